@@ -19,7 +19,8 @@ export function libraryConfig(root: string, entries: Record<string, string>): Us
         formats: ['es'],
       },
       rollupOptions: {
-        external: (id) => !id.startsWith('.') && !id.startsWith('/') && !/^[A-Za-z]:[\\/]/.test(id) && !id.startsWith('\0'),
+        external: (id) =>
+          !id.startsWith('.') && !id.startsWith('/') && !/^[A-Za-z]:[\\/]/.test(id) && !id.startsWith('\0'),
       },
     },
   });

@@ -6,7 +6,12 @@ import { defineConfig } from 'vitest/config';
 import { browserLaunchArguments } from './scripts/environment.mjs';
 
 const long = process.env.WEFT_LONG_TESTS === '1';
-const unitTests = ['packages/**/*.test.ts', 'apps/**/*.test.{ts,tsx}', 'e2e/fleet/**/*.test.ts', 'scripts/**/*.test.ts'];
+const unitTests = [
+  'packages/**/*.test.ts',
+  'apps/**/*.test.{ts,tsx}',
+  'e2e/fleet/**/*.test.ts',
+  'scripts/**/*.test.ts',
+];
 const exclude = ['**/node_modules/**', '**/dist/**', ...(long ? [] : ['**/*.long.test.ts'])];
 
 export default defineConfig({
@@ -15,7 +20,14 @@ export default defineConfig({
       {
         resolve: { conditions: ['@weft/source', ...defaultServerConditions] },
         ssr: { resolve: { conditions: ['@weft/source', ...defaultServerConditions] } },
-        test: { name: 'node', include: unitTests, exclude, environment: 'node', testTimeout: 60_000, hookTimeout: 60_000 },
+        test: {
+          name: 'node',
+          include: unitTests,
+          exclude,
+          environment: 'node',
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+        },
       },
       {
         resolve: { conditions: ['@weft/source', ...defaultClientConditions] },

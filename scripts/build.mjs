@@ -24,7 +24,8 @@ function* sourceFiles(folder) {
 
 function hashOf(folders) {
   const hash = createHash('sha256');
-  for (const file of ['package-lock.json', 'tsconfig.json', 'vite.library.ts']) hash.update(readFileSync(join(root, file)));
+  for (const file of ['package-lock.json', 'tsconfig.json', 'vite.library.ts'])
+    hash.update(readFileSync(join(root, file)));
   for (const folder of folders) {
     for (const path of sourceFiles(folder)) hash.update(relative(root, path)).update('\0').update(readFileSync(path));
   }
@@ -69,4 +70,5 @@ export async function build(say = () => {}) {
   await Promise.all(Array.from({ length: Math.min(4, availableParallelism()) }, worker));
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) await build((text) => process.stderr.write(`weft build: ${text}\n`));
+if (process.argv[1] === fileURLToPath(import.meta.url))
+  await build((text) => process.stderr.write(`weft build: ${text}\n`));

@@ -45,7 +45,9 @@ export function findBrowser() {
     if (starts(process.env.WEFT_BROWSER)) return process.env.WEFT_BROWSER;
     throw new Error(`WEFT_BROWSER names ${process.env.WEFT_BROWSER}, which does not start. Correct or unset it.`);
   }
-  const onPath = (process.env.PATH ?? '').split(delimiter).flatMap((folder) => browserNames.map((n) => join(folder, n)));
+  const onPath = (process.env.PATH ?? '')
+    .split(delimiter)
+    .flatMap((folder) => browserNames.map((n) => join(folder, n)));
   const candidates = [...onPath, ...(browserPaths[process.platform] ?? []), playwrightBrowser()];
   return candidates.find((path) => path && existsSync(path) && starts(path)) ?? null;
 }
@@ -61,7 +63,14 @@ function browserFolders(browser) {
 }
 
 function systemVulkanLoader() {
-  const folders = ['/usr/lib', '/usr/lib64', '/lib', '/usr/local/lib', '/usr/lib/x86_64-linux-gnu', '/usr/lib/aarch64-linux-gnu'];
+  const folders = [
+    '/usr/lib',
+    '/usr/lib64',
+    '/lib',
+    '/usr/local/lib',
+    '/usr/lib/x86_64-linux-gnu',
+    '/usr/lib/aarch64-linux-gnu',
+  ];
   return folders.map((folder) => join(folder, 'libvulkan.so.1')).find(isFile) ?? null;
 }
 
@@ -70,7 +79,11 @@ function systemDrivers() {
   if (named) return named.split(delimiter).filter(isFile);
   return ['/usr/share/vulkan/icd.d', '/etc/vulkan/icd.d', '/usr/local/share/vulkan/icd.d']
     .filter(existsSync)
-    .flatMap((folder) => readdirSync(folder).filter((name) => name.endsWith('.json')).map((name) => join(folder, name)));
+    .flatMap((folder) =>
+      readdirSync(folder)
+        .filter((name) => name.endsWith('.json'))
+        .map((name) => join(folder, name)),
+    );
 }
 
 /**
@@ -83,7 +96,11 @@ export function vulkanCandidates(browser) {
   const loader = systemVulkanLoader();
   const drivers = systemDrivers();
   if (drivers.length > 0) {
-    const anyLoader = loader ?? browserFolders(browser).map((f) => join(f, 'libvulkan.so.1')).find(isFile);
+    const anyLoader =
+      loader ??
+      browserFolders(browser)
+        .map((f) => join(f, 'libvulkan.so.1'))
+        .find(isFile);
     if (anyLoader) candidates.push({ name: 'system', loader: anyLoader, drivers });
   }
   for (const folder of browserFolders(browser)) {
@@ -117,13 +134,23 @@ export function wantsSoftwareAdapter() {
   if (process.env.WEFT_ADAPTER === 'software') return true;
   if (process.env.WEFT_ADAPTER === 'hardware') return false;
   if (process.platform !== 'linux') return false;
-  return !existsSync('/dev/nvidia0') && !(existsSync('/dev/dri') && readdirSync('/dev/dri').some((n) => n.startsWith('renderD')));
+  return (
+    !existsSync('/dev/nvidia0') &&
+    !(existsSync('/dev/dri') && readdirSync('/dev/dri').some((n) => n.startsWith('renderD')))
+  );
 }
 
 /** Chromium's command line for WebGPU without a display. */
 export function browserLaunchArguments({ software = wantsSoftwareAdapter() } = {}) {
-  const common = ['--enable-unsafe-webgpu', '--disable-background-networking', '--disable-component-update', '--no-first-run'];
-  const adapter = software ? ['--use-webgpu-adapter=swiftshader'] : ['--enable-features=Vulkan', '--ignore-gpu-blocklist'];
+  const common = [
+    '--enable-unsafe-webgpu',
+    '--disable-background-networking',
+    '--disable-component-update',
+    '--no-first-run',
+  ];
+  const adapter = software
+    ? ['--use-webgpu-adapter=swiftshader']
+    : ['--enable-features=Vulkan', '--ignore-gpu-blocklist'];
   const sandbox = process.getuid?.() === 0 ? ['--no-sandbox'] : [];
   return [...common, ...adapter, ...sandbox];
 }

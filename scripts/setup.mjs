@@ -4,7 +4,14 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { findBrowser, recordedEnvironment, root, stateFolder, vulkanCandidates, vulkanEnvironment } from './environment.mjs';
+import {
+  findBrowser,
+  recordedEnvironment,
+  root,
+  stateFolder,
+  vulkanCandidates,
+  vulkanEnvironment,
+} from './environment.mjs';
 
 const say = (text) => process.stderr.write(`weft set-up: ${text}\n`);
 
@@ -71,7 +78,14 @@ function installDependencies() {
 }
 
 const packageManagers = [
-  { probe: 'apt-get', steps: [['apt-get', 'update'], ['apt-get', 'install', '-y', 'chromium']], packageName: 'chromium' },
+  {
+    probe: 'apt-get',
+    steps: [
+      ['apt-get', 'update'],
+      ['apt-get', 'install', '-y', 'chromium'],
+    ],
+    packageName: 'chromium',
+  },
   { probe: 'dnf', steps: [['dnf', 'install', '-y', 'chromium']], packageName: 'chromium' },
   { probe: 'pacman', steps: [['pacman', '-Sy', '--noconfirm', 'chromium']], packageName: 'chromium' },
   { probe: 'apk', steps: [['apk', 'add', 'chromium']], packageName: 'chromium' },
@@ -87,7 +101,9 @@ function ensureBrowser() {
   const present = findBrowser();
   if (present) return present;
   say("no Chrome or Chromium on PATH; trying Playwright's download of Chromium (about 170 MB)");
-  const downloaded = runQuietly('npx', ['--no-install', 'playwright', 'install', 'chromium', '--no-shell'], { timeout: 600_000 });
+  const downloaded = runQuietly('npx', ['--no-install', 'playwright', 'install', 'chromium', '--no-shell'], {
+    timeout: 600_000,
+  });
   const fromPlaywright = downloaded ? findBrowser() : null;
   if (fromPlaywright) return fromPlaywright;
   const manager = systemPackageManager();
@@ -107,7 +123,11 @@ function ensureBrowser() {
 function probeGpu(candidate) {
   const env = { ...process.env, ...vulkanEnvironment(candidate) };
   try {
-    const output = execFileSync(process.execPath, [join(root, 'scripts', 'probe-gpu.mjs')], { env, timeout: 60_000, stdio: ['ignore', 'pipe', 'ignore'] });
+    const output = execFileSync(process.execPath, [join(root, 'scripts', 'probe-gpu.mjs')], {
+      env,
+      timeout: 60_000,
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
     return JSON.parse(output);
   } catch {
     return null; // no adapter with this driver: the next candidate is tried, and none at all is an error
@@ -146,7 +166,7 @@ function prepareEnvironment(needs) {
     }
     if (!known.vulkan) {
       throw new SetupError(
-        'no Vulkan driver gives Node a WebGPU adapter. Install your GPU\'s Vulkan driver, or Debian\'s `chromium` package, which brings SwiftShader.',
+        "no Vulkan driver gives Node a WebGPU adapter. Install your GPU's Vulkan driver, or Debian's `chromium` package, which brings SwiftShader.",
       );
     }
   }

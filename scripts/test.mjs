@@ -7,12 +7,19 @@ import { root, stateFolder } from './environment.mjs';
 import { reportingSetupErrors, setup } from './setup.mjs';
 
 const long = process.argv.includes('--long');
-const only = process.argv.find((argument) => argument.startsWith('--only='))?.slice('--only='.length).split(',');
+const only = process.argv
+  .find((argument) => argument.startsWith('--only='))
+  ?.slice('--only='.length)
+  .split(',');
 const reports = join(stateFolder, 'reports');
 
 function run(command, args, env) {
   return new Promise((resolve) => {
-    const child = spawn(process.execPath, [join(root, 'node_modules', command), ...args], { cwd: root, env, stdio: 'inherit' });
+    const child = spawn(process.execPath, [join(root, 'node_modules', command), ...args], {
+      cwd: root,
+      env,
+      stdio: 'inherit',
+    });
     child.on('error', () => resolve(1));
     child.on('exit', (code) => resolve(code ?? 1));
   });
@@ -22,13 +29,20 @@ function run(command, args, env) {
 function readVitest(path) {
   const report = JSON.parse(readFileSync(path, 'utf8'));
   const cases = report.testResults.flatMap((file) =>
-    file.assertionResults.map((test) => ({ name: `${relative(root, file.name)} › ${test.fullName}`, status: test.status })),
+    file.assertionResults.map((test) => ({
+      name: `${relative(root, file.name)} › ${test.fullName}`,
+      status: test.status,
+    })),
   );
-  const brokenFiles = report.testResults.filter((file) => file.status === 'failed' && file.assertionResults.length === 0);
+  const brokenFiles = report.testResults.filter(
+    (file) => file.status === 'failed' && file.assertionResults.length === 0,
+  );
   return {
     passed: cases.filter((test) => test.status === 'passed').length,
     failed: cases.filter((test) => test.status === 'failed').length + brokenFiles.length,
-    skipped: cases.filter((test) => ['skipped', 'pending', 'todo', 'disabled'].includes(test.status)).map((test) => test.name),
+    skipped: cases
+      .filter((test) => ['skipped', 'pending', 'todo', 'disabled'].includes(test.status))
+      .map((test) => test.name),
   };
 }
 
@@ -36,7 +50,9 @@ function readVitest(path) {
 function readPlaywright(path) {
   const report = JSON.parse(readFileSync(path, 'utf8'));
   const specs = (suite) => [...(suite.specs ?? []), ...(suite.suites ?? []).flatMap(specs)];
-  const tests = report.suites.flatMap(specs).flatMap((spec) => spec.tests.map((test) => ({ name: `${spec.file} › ${spec.title}`, status: test.status })));
+  const tests = report.suites
+    .flatMap(specs)
+    .flatMap((spec) => spec.tests.map((test) => ({ name: `${spec.file} › ${spec.title}`, status: test.status })));
   return {
     passed: tests.filter((test) => test.status === 'expected' || test.status === 'flaky').length,
     failed: tests.filter((test) => test.status === 'unexpected').length + (report.errors?.length ?? 0),
@@ -55,7 +71,9 @@ async function suite(name, command, args, env, read) {
   // A runner that failed without a failed test (a crash, no test found) is a failure too.
   if (code !== 0 && result.failed === 0) result.failed = 1;
   const seconds = Math.round((Date.now() - started) / 1000);
-  process.stdout.write(`── ${name}: ${result.passed} passed, ${result.failed} failed, ${result.skipped.length} skipped in ${seconds} s\n`);
+  process.stdout.write(
+    `── ${name}: ${result.passed} passed, ${result.failed} failed, ${result.skipped.length} skipped in ${seconds} s\n`,
+  );
   return result;
 }
 
@@ -64,7 +82,13 @@ await reportingSetupErrors(async () => {
   rmSync(reports, { recursive: true, force: true });
   mkdirSync(reports, { recursive: true });
   const env = { ...ready, ...(long ? { WEFT_LONG_TESTS: '1' } : {}) };
-  const vitest = (project) => ['run', `--project=${project}`, '--reporter=default', '--reporter=json', `--outputFile.json=${join(reports, `${project}.json`)}`];
+  const vitest = (project) => [
+    'run',
+    `--project=${project}`,
+    '--reporter=default',
+    '--reporter=json',
+    `--outputFile.json=${join(reports, `${project}.json`)}`,
+  ];
 
   const results = [
     await suite('types', 'typescript/bin/tsc', ['--noEmit', '-p', 'tsconfig.json'], env),

@@ -1,1 +1,10 @@
-export {};
+// What crosses the wire between volunteers, admins and the server: schemas, types, errors, paths. Knows no transport.
+export * from './admin-messages.ts';
+export * from './device.ts';
+export * from './errors.ts';
+export * from './http.ts';
+export * from './leaving.ts';
+export * from './primitives.ts';
+export * from './run.ts';
+export * from './version.ts';
+export * from './volunteer-messages.ts';

@@ -1,0 +1,132 @@
+// Messages between the dashboard and the server, in the namespace /admin. The handshake's `auth` carries
+// `{ protocolVersion, token }`; every request is acknowledged with an {@link Ack} of the reply named here.
+import { z } from 'zod';
+import { countSchema, idSchema, lossSchema, rankSchema, sha256Schema } from './primitives.ts';
+import { manifestSchema, roundViewSchema, runSettingsSchema, runViewSchema, taskInfoSchema } from './run.ts';
+import { progressSchema } from './volunteer-messages.ts';
+
+export const adminAuthSchema = z.object({ protocolVersion: z.int(), token: z.string().max(200) });
+
+export const clientStateSchema = z.enum([
+  'here',
+  'waiting',
+  'downloading',
+  'training',
+  'uploading',
+  'uploaded',
+  'quarantined',
+  'dropped',
+  'gone',
+]);
+export type ClientState = z.infer<typeof clientStateSchema>;
+
+/** One row of the dashboard's device table. */
+export const clientRowSchema = z.object({
+  clientId: idSchema,
+  name: z.string().nullable(),
+  device: z.string(),
+  state: clientStateSchema,
+  rank: rankSchema.nullable(),
+  task: z.string().nullable(),
+  progress: progressSchema.nullable(),
+  uploadBytes: countSchema.nullable(),
+  lastSeenMs: countSchema,
+  reason: z.string().nullable(),
+});
+export type ClientRow = z.infer<typeof clientRowSchema>;
+
+/** One accepted or quarantined upload of a committed round. */
+export const contributionSchema = z.object({
+  clientId: idSchema,
+  name: z.string().nullable(),
+  rank: rankSchema,
+  task: z.string().nullable(),
+  targetTokens: countSchema,
+  examples: countSchema,
+  uploadBytes: countSchema,
+  sha256: sha256Schema,
+  startVersion: countSchema,
+  /** Share of the merge, 0 when quarantined. */
+  weight: z.number(),
+  firstLoss: lossSchema,
+  lastLoss: lossSchema,
+  quarantined: z.string().nullable(),
+});
+export type Contribution = z.infer<typeof contributionSchema>;
+
+/** Spectrum of the merged update of one adapted matrix. */
+export const matrixSpectrumSchema = z.object({
+  module: z.string(),
+  /** Singular values, largest first. */
+  sigma: z.array(z.number()),
+  effectiveRank: z.number(),
+  /** p[j]: weight share of clients whose rank reaches direction j+1. */
+  p: z.array(z.number()),
+  /** Frobenius norm of what truncation to the stored rank lost, relative to the whole. */
+  discardedTail: z.number(),
+});
+export type MatrixSpectrum = z.infer<typeof matrixSpectrumSchema>;
+
+export const roundRecordSchema = z.object({
+  round: countSchema,
+  version: countSchema,
+  outcome: z.enum(['committed', 'abandoned']),
+  reason: z.string().nullable(),
+  endedAt: z.iso.datetime(),
+  mergeMs: z.number().nonnegative(),
+  contributions: z.array(contributionSchema),
+  /** Mean loss of the last quarter of local steps over contributions, weighted as the merge; null when abandoned. */
+  trainLoss: lossSchema.nullable(),
+  /** Held-out loss by task of this version; null until evaluated. */
+  heldOutLoss: z.record(z.string(), lossSchema).nullable(),
+  spectra: z.array(matrixSpectrumSchema),
+});
+export type RoundRecord = z.infer<typeof roundRecordSchema>;
+
+export const logLineSchema = z.object({
+  at: z.iso.datetime(),
+  level: z.enum(['info', 'warning', 'error']),
+  text: z.string(),
+});
+export type LogLine = z.infer<typeof logLineSchema>;
+
+/** Everything the dashboard draws of one run. */
+export const runSnapshotSchema = z.object({
+  run: runViewSchema,
+  round: roundViewSchema,
+  clients: z.array(clientRowSchema),
+  rounds: z.array(roundRecordSchema),
+  /** Held-out loss of the base model by task; null until evaluated. */
+  baseLoss: z.record(z.string(), lossSchema).nullable(),
+  log: z.array(logLineSchema),
+});
+export type RunSnapshot = z.infer<typeof runSnapshotSchema>;
+
+export const overviewSchema = z.object({
+  model: manifestSchema.shape.model,
+  tasks: z.array(taskInfoSchema),
+  runs: z.array(runViewSchema),
+});
+export type Overview = z.infer<typeof overviewSchema>;
+
+const ofRun = z.object({ runId: idSchema });
+
+/** Dashboard → server: payload and reply of every message. */
+export const ADMIN_REQUESTS = {
+  'admin:overview': { payload: z.object({}), reply: overviewSchema },
+  'admin:create': { payload: runSettingsSchema, reply: runViewSchema },
+  'admin:watch': { payload: ofRun, reply: runSnapshotSchema },
+  'admin:start': { payload: ofRun, reply: runViewSchema },
+  'admin:pause': { payload: ofRun, reply: runViewSchema },
+  'admin:close-round': { payload: ofRun, reply: runViewSchema },
+  'admin:stop': { payload: ofRun, reply: runViewSchema },
+} as const;
+
+/** Server → dashboard. `run:snapshot` goes to those who watch the run, at most twice a second. */
+export const ADMIN_NOTICES = {
+  'admin:overview': overviewSchema,
+  'run:snapshot': runSnapshotSchema,
+} as const;
+
+export type AdminRequests = typeof ADMIN_REQUESTS;
+export type AdminNotices = typeof ADMIN_NOTICES;

@@ -1,0 +1,14 @@
+// Paths of the HTTP side. Blobs answer Range requests and carry their SHA-256 as ETag; JSON errors are `{ error: WireError }`.
+export const ROUTES = {
+  health: '/healthz',
+  metrics: '/metrics',
+  runs: '/api/runs',
+  run: (runId: string) => `/api/runs/${runId}`,
+  manifest: (runId: string) => `/api/runs/${runId}/manifest`,
+  /** Model files, task files and start weights, by content. */
+  blob: (sha256: string) => `/api/blobs/${sha256}`,
+  /** Needs the admin token (`Authorization: Bearer …`). `file` is one of the PEFT folder's, or `adapter.zip`. Query: rank, version. */
+  adapter: (runId: string, file: string) => `/api/runs/${runId}/adapter/${file}`,
+  /** Needs the admin token. One JSON document a line: everything the dashboard draws. */
+  events: (runId: string) => `/api/runs/${runId}/events.jsonl`,
+} as const;

@@ -1,0 +1,146 @@
+// A run: what is trained, by whom, under which rules; and the manifest of files its volunteers need.
+import { z } from 'zod';
+import { countSchema, idSchema, nameSchema, projectionSchema, rankSchema, sha256Schema } from './primitives.ts';
+
+export const strategySchema = z.enum(['flexlora', 'flexlora-carry']);
+export type StrategyName = z.infer<typeof strategySchema>;
+
+/** What an admin chooses when creating a run. Times are milliseconds, learning rates per step. */
+export const runSettingsSchema = z
+  .object({
+    name: nameSchema,
+    /** One sentence for volunteers: what their work is for. */
+    purpose: z.string().trim().min(1).max(200),
+    operator: z.string().trim().min(1).max(80),
+    strategy: strategySchema.default('flexlora-carry'),
+    /** Ranks a client may be granted, ascending. */
+    ranks: z.array(rankSchema).min(1).max(16),
+    targets: z
+      .array(projectionSchema)
+      .min(1)
+      .max(7)
+      .default(['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj']),
+    /** α = alphaPerRank · rank, so that the scale s = α/r is the same at every rank. */
+    alphaPerRank: z.number().positive().max(64).default(2),
+    /** Names of the served tasks this run trains on. */
+    tasks: z.array(idSchema).min(1).max(256),
+    allowOwnFiles: z.boolean().default(true),
+    rounds: z.int().min(1).max(10_000).default(10),
+    /** Uploads at which training ends; selection closes at ⌈1.3 · goal⌉ leases. */
+    goal: z.int().min(1).max(10_000).default(4),
+    /** Accepted uploads below which a round is abandoned. */
+    minimum: z.int().min(1).max(10_000).default(3),
+    selectionMs: z.int().min(1_000).max(86_400_000).default(120_000),
+    trainingMs: z.int().min(1_000).max(86_400_000).default(600_000),
+    mergingMs: z.int().min(1_000).max(86_400_000).default(300_000),
+    localSteps: z.int().min(1).max(100_000).default(20),
+    batchSize: z.int().min(1).max(1024).default(8),
+    sequenceLength: z.int().min(2).max(65_536).default(64),
+    learningRate: z.number().positive().max(10).default(5e-3),
+    schedule: z.enum(['constant', 'linear', 'cosine']).default('constant'),
+    warmupSteps: z.int().min(0).max(100_000).default(0),
+    weightDecay: z.number().min(0).max(1).default(0),
+    /** Gradients are scaled down to this norm; 0 turns clipping off. */
+    maxGradNorm: z.number().min(0).max(1000).default(1),
+    maxWeightShare: z.number().min(0.05).max(1).default(0.25),
+    /** Cohort by seed, no over-selection, merge when all have reported or dropped: for experiments. */
+    deterministic: z.boolean().default(false),
+    /** Evaluate every committed version on the tasks' test rows (by `weft join --evaluate`). */
+    evaluate: z.boolean().default(true),
+    seed: z.string().min(1).max(64).default('weft'),
+  })
+  .refine((run) => run.minimum <= run.goal, { path: ['minimum'], message: 'must not exceed the goal' })
+  .refine((run) => run.ranks.every((rank, i) => i === 0 || rank > (run.ranks[i - 1] ?? 0)), {
+    path: ['ranks'],
+    message: 'must be ascending without repeats',
+  });
+/** Settings as stored and sent: every default filled in. */
+export type RunSettings = z.output<typeof runSettingsSchema>;
+/** Settings as an admin may give them. */
+export type RunSettingsInput = z.input<typeof runSettingsSchema>;
+
+/** One file the server hands out. `pieces` are the SHA-256 of consecutive {@link PIECE_BYTES} pieces. */
+export const manifestFileSchema = z.object({
+  /** 'model' files go by their Hugging Face name; 'task' files by `<split>.jsonl`. */
+  kind: z.enum(['model', 'task']),
+  task: idSchema.nullable(),
+  name: z.string().min(1).max(200),
+  bytes: countSchema,
+  sha256: sha256Schema,
+  pieces: z.array(sha256Schema),
+});
+export type ManifestFile = z.infer<typeof manifestFileSchema>;
+
+export const taskInfoSchema = z.object({
+  name: idSchema,
+  title: z.string().max(200),
+  definition: z.string().max(4000),
+  licence: z.string().max(200),
+  trainRows: countSchema,
+  testRows: countSchema,
+});
+export type TaskInfo = z.infer<typeof taskInfoSchema>;
+
+export const manifestSchema = z.object({
+  pieceBytes: z.int().positive(),
+  model: z.object({ name: z.string().max(200), licence: z.string().max(200), parameters: countSchema }),
+  tasks: z.array(taskInfoSchema),
+  files: z.array(manifestFileSchema).max(100_000),
+});
+export type Manifest = z.infer<typeof manifestSchema>;
+
+/** What an update depends on besides the start weights; its hash guards against merging updates of another base. */
+export const runIdentitySchema = z.object({
+  manifestHash: sha256Schema,
+  baseDtype: z.enum(['f32']),
+  sequenceLength: z.int().positive(),
+  promptTemplate: z.string(),
+  targets: z.array(projectionSchema),
+});
+/** Hash it as `sha256Hex(utf8(canonicalJson(identity)))` to get the run hash. */
+export type RunIdentity = z.infer<typeof runIdentitySchema>;
+
+export const runStateSchema = z.enum(['created', 'running', 'paused', 'completed', 'stopped']);
+export type RunState = z.infer<typeof runStateSchema>;
+
+/** A run as everyone may see it. */
+export const runViewSchema = z.object({
+  runId: idSchema,
+  state: runStateSchema,
+  settings: runSettingsSchema,
+  model: manifestSchema.shape.model,
+  manifestHash: sha256Schema,
+  runHash: sha256Schema,
+  identity: runIdentitySchema,
+  /** Version of the global adapter; 0 before the first commit. One version a committed round. */
+  version: countSchema,
+  roundsCommitted: countSchema,
+  /** One sentence at the end of a run; null while it goes on. */
+  outcome: z.string().nullable(),
+});
+export type RunView = z.infer<typeof runViewSchema>;
+
+export const phaseSchema = z.enum(['idle', 'selecting', 'training', 'merging', 'committed', 'abandoned']);
+export type Phase = z.infer<typeof phaseSchema>;
+
+/** The round now in progress, as everyone may see it. Counts are derived from leases, so they add up. */
+export const roundViewSchema = z.object({
+  runId: idSchema,
+  /** 1 for the first round. */
+  round: countSchema,
+  phase: phaseSchema,
+  goal: countSchema,
+  minimum: countSchema,
+  /** Volunteers connected to this run, leased or not. */
+  here: countSchema,
+  leased: countSchema,
+  training: countSchema,
+  uploaded: countSchema,
+  dropped: countSchema,
+  quarantined: countSchema,
+  /** Milliseconds left in this phase; null where it has no deadline. */
+  remainingMs: countSchema.nullable(),
+  /** Why the round waits or ended as it did, in a sentence; null where there is nothing to say. */
+  reason: z.string().nullable(),
+});
+export type RoundView = z.infer<typeof roundViewSchema>;

@@ -1,0 +1,240 @@
+// Messages between a volunteer and the server, in the namespace /volunteer. Each client message is acknowledged with
+// an {@link Ack} of the reply named here. README.md describes them for implementers in other languages.
+import { z } from 'zod';
+import { deviceReportSchema, rankProposalSchema } from './device.ts';
+import {
+  countSchema,
+  idSchema,
+  lossSchema,
+  nameSchema,
+  projectionSchema,
+  rankSchema,
+  sha256Schema,
+} from './primitives.ts';
+import { roundViewSchema, runViewSchema } from './run.ts';
+
+/** A content-addressed file: GET /api/blobs/<sha256>. */
+export const blobReferenceSchema = z.object({ sha256: sha256Schema, bytes: countSchema });
+export type BlobReference = z.infer<typeof blobReferenceSchema>;
+
+/** Public half of the volunteer's ECDSA P-256 key. */
+export const publicKeySchema = z.object({
+  kty: z.literal('EC'),
+  crv: z.literal('P-256'),
+  x: z.string().length(43),
+  y: z.string().length(43),
+});
+export type PublicKey = z.infer<typeof publicKeySchema>;
+
+export const helloSchema = z.object({
+  protocolVersion: z.int(),
+  /** null asks for the server's only open run, or the newest. */
+  runId: idSchema.nullable(),
+  publicKey: publicKeySchema,
+  /** Name to show on the dashboard; null for none. */
+  name: nameSchema.nullable(),
+  client: z.object({ kind: z.enum(['page', 'cli', 'load']), version: z.string().max(40) }),
+  /** The operator's admin token, where this client evaluates for the operator. */
+  operatorToken: z.string().max(200).nullable(),
+});
+export type Hello = z.infer<typeof helloSchema>;
+export const helloReplySchema = z.object({ run: runViewSchema, challenge: z.string().max(200) });
+export type HelloReply = z.infer<typeof helloReplySchema>;
+
+/** `signature`: base64url of the P1363 (r‖s) ECDSA-SHA-256 signature of the UTF-8 text `weft:<challenge>`. */
+export const proveSchema = z.object({ signature: z.string().max(200) });
+export const proveReplySchema = z.object({ clientId: idSchema, round: roundViewSchema });
+export type ProveReply = z.infer<typeof proveReplySchema>;
+
+/** What the volunteer trains on: a served task (null: the next by turns), or its own file, which is never sent. */
+export const dataChoiceSchema = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('task'), task: idSchema.nullable() }),
+  z.object({ kind: z.literal('own'), consent: z.literal(true), examples: countSchema }),
+]);
+export type DataChoice = z.infer<typeof dataChoiceSchema>;
+
+export const joinSchema = z.object({
+  device: deviceReportSchema,
+  proposal: rankProposalSchema,
+  data: dataChoiceSchema,
+});
+export type Join = z.infer<typeof joinSchema>;
+
+/** Ranks and scales of the factors to train. A matrix not named in a pattern has the plain rank and alpha. */
+export const grantSchema = z.object({
+  rank: rankSchema,
+  alpha: z.number().positive(),
+  rankPattern: z.record(z.string(), rankSchema),
+  alphaPattern: z.record(z.string(), z.number().positive()),
+  targets: z.array(projectionSchema).min(1),
+});
+export type Grant = z.infer<typeof grantSchema>;
+
+export const trainingSettingsSchema = z.object({
+  steps: z.int().positive(),
+  batchSize: z.int().positive(),
+  sequenceLength: z.int().positive(),
+  learningRate: z.number().positive(),
+  schedule: z.enum(['constant', 'linear', 'cosine']),
+  warmupSteps: countSchema,
+  weightDecay: z.number().min(0),
+  maxGradNorm: z.number().min(0),
+  /** Seeds the shuffling of rows; differs by client and round. */
+  seed: z.string(),
+});
+export type TrainingSettings = z.infer<typeof trainingSettingsSchema>;
+
+/** Permission to train in one round. Renewed by any message of the client that names it. */
+export const leaseSchema = z.object({
+  leaseId: idSchema,
+  runId: idSchema,
+  runHash: sha256Schema,
+  round: z.int().positive(),
+  /** Version of the global adapter the start weights are read out of. */
+  startVersion: countSchema,
+  /** Start weights: safetensors with PEFT names, at the granted ranks. */
+  start: blobReferenceSchema,
+  grant: grantSchema,
+  training: trainingSettingsSchema,
+  /** The served task to train on; null for the volunteer's own file. */
+  task: idSchema.nullable(),
+  /** Milliseconds without a sign of life after which the lease is lost. */
+  leaseMs: z.int().positive(),
+  heartbeatMs: z.int().positive(),
+});
+export type Lease = z.infer<typeof leaseSchema>;
+
+export const joinReplySchema = z.discriminatedUnion('status', [
+  z.object({ status: z.literal('leased'), lease: leaseSchema }),
+  /** The server keeps the wish and sends `lease:granted` when a place opens; otherwise ask again after `retryAfterMs`. */
+  z.object({ status: z.literal('waiting'), reason: z.string(), retryAfterMs: countSchema, round: roundViewSchema }),
+]);
+export type JoinReply = z.infer<typeof joinReplySchema>;
+
+export const progressSchema = z.object({
+  stage: z.enum(['waiting', 'downloading', 'training', 'uploading']),
+  step: countSchema,
+  steps: countSchema,
+  /** Loss of the latest step, nats per labelled target token; null before the first. */
+  loss: lossSchema.nullable(),
+  targetTokens: countSchema,
+  tokensPerSecond: z.number().nonnegative().nullable(),
+});
+export type Progress = z.infer<typeof progressSchema>;
+
+export const heartbeatSchema = z.object({
+  leaseId: idSchema,
+  hidden: z.boolean(),
+  paused: z.boolean(),
+  progress: progressSchema,
+});
+export type Heartbeat = z.infer<typeof heartbeatSchema>;
+export const heartbeatReplySchema = z.object({ leaseMs: z.int().positive(), round: roundViewSchema });
+
+export const releaseReasonSchema = z.enum([
+  'stopped',
+  'page-closed',
+  'device-lost',
+  'out-of-memory',
+  'data',
+  'rank-changed',
+  'failed',
+]);
+export type ReleaseReason = z.infer<typeof releaseReasonSchema>;
+export const releaseSchema = z.object({ leaseId: idSchema, reason: releaseReasonSchema });
+
+export const uploadBeginSchema = z.object({
+  leaseId: idSchema,
+  runHash: sha256Schema,
+  startHash: sha256Schema,
+  dtype: z.enum(['F32']),
+  bytes: z.int().positive(),
+  sha256: sha256Schema,
+  /** Labelled target tokens processed, counted without padding. */
+  targetTokens: z.int().positive(),
+  examples: z.int().positive(),
+  steps: z.int().positive(),
+  /** Mean training loss of the first and of the last quarter of the steps, nats per target token. */
+  firstLoss: lossSchema,
+  lastLoss: lossSchema,
+  tokensPerSecond: z.number().nonnegative(),
+});
+export type UploadBegin = z.infer<typeof uploadBeginSchema>;
+
+/** Where the upload stands: the next chunk starts here. Equal to the size when all is there. */
+export const uploadOffsetSchema = z.object({ offset: countSchema });
+const isBytes = (value: unknown): value is Uint8Array => value instanceof Uint8Array;
+export const uploadChunkSchema = z.object({
+  leaseId: idSchema,
+  offset: countSchema,
+  bytes: z.custom<Uint8Array>(isBytes, 'must be binary'),
+});
+export type UploadChunk = z.infer<typeof uploadChunkSchema>;
+export const uploadCommitSchema = z.object({ leaseId: idSchema, sha256: sha256Schema });
+
+/** The server's word that an upload is on its disk and will be merged or quarantined, never lost. */
+export const receiptSchema = z.object({
+  receiptId: idSchema,
+  runId: idSchema,
+  round: z.int().positive(),
+  clientId: idSchema,
+  leaseId: idSchema,
+  sha256: sha256Schema,
+  bytes: z.int().positive(),
+  targetTokens: z.int().positive(),
+  /** ISO 8601, UTC. */
+  acceptedAt: z.iso.datetime(),
+});
+export type Receipt = z.infer<typeof receiptSchema>;
+
+export const evaluationJobSchema = z.object({
+  jobId: idSchema,
+  runId: idSchema,
+  version: countSchema,
+  /** Adapter to evaluate (safetensors with PEFT names) at `grant`; null for the base model alone. */
+  adapter: blobReferenceSchema.nullable(),
+  grant: grantSchema,
+  tasks: z.array(idSchema).min(1),
+  sequenceLength: z.int().positive(),
+});
+export type EvaluationJob = z.infer<typeof evaluationJobSchema>;
+export const evaluationResultSchema = z.object({
+  task: idSchema,
+  loss: lossSchema,
+  targetTokens: z.int().positive(),
+  rows: z.int().positive(),
+});
+export type EvaluationResult = z.infer<typeof evaluationResultSchema>;
+export const evaluationReportSchema = z.object({
+  jobId: idSchema,
+  results: z.array(evaluationResultSchema).min(1).max(256),
+});
+
+const emptySchema = z.object({});
+
+/** Client → server: payload and reply of every message. */
+export const VOLUNTEER_REQUESTS = {
+  'volunteer:hello': { payload: helloSchema, reply: helloReplySchema },
+  'volunteer:prove': { payload: proveSchema, reply: proveReplySchema },
+  'round:join': { payload: joinSchema, reply: joinReplySchema },
+  'round:leave': { payload: emptySchema, reply: emptySchema },
+  'lease:heartbeat': { payload: heartbeatSchema, reply: heartbeatReplySchema },
+  'lease:release': { payload: releaseSchema, reply: emptySchema },
+  'upload:begin': { payload: uploadBeginSchema, reply: uploadOffsetSchema },
+  'upload:chunk': { payload: uploadChunkSchema, reply: uploadOffsetSchema },
+  'upload:commit': { payload: uploadCommitSchema, reply: receiptSchema },
+  'evaluation:next': { payload: emptySchema, reply: z.object({ job: evaluationJobSchema.nullable() }) },
+  'evaluation:report': { payload: evaluationReportSchema, reply: emptySchema },
+} as const;
+
+/** Server → volunteer: payload of every notice. Notices are not acknowledged. */
+export const VOLUNTEER_NOTICES = {
+  'run:state': runViewSchema,
+  'round:state': roundViewSchema,
+  'lease:granted': leaseSchema,
+  'lease:revoked': z.object({ leaseId: idSchema, reason: z.string() }),
+  'evaluation:available': z.object({ runId: idSchema, version: countSchema }),
+} as const;
+
+export type VolunteerRequests = typeof VOLUNTEER_REQUESTS;
+export type VolunteerNotices = typeof VOLUNTEER_NOTICES;
