@@ -1,3 +1,3 @@
 import { libraryConfig } from '../../vite.library.ts';
 
-export default libraryConfig(import.meta.dirname, { index: 'src/index.ts', weft: 'src/weft.ts' });
+export default libraryConfig(import.meta.dirname, { weft: 'src/weft.ts' });
