@@ -3,7 +3,7 @@
 import { playwright } from '@vitest/browser-playwright';
 import { defaultClientConditions, defaultServerConditions } from 'vite';
 import { defineConfig } from 'vitest/config';
-import { browserLaunchArguments } from './scripts/environment.mjs';
+import { launchArguments } from './e2e/fleet/src/launch.ts';
 
 const long = process.env.WEFT_LONG_TESTS === '1';
 const unitTests = [
@@ -45,7 +45,7 @@ export default defineConfig({
             provider: playwright({
               launchOptions: {
                 ...(process.env.WEFT_BROWSER ? { executablePath: process.env.WEFT_BROWSER } : { channel: 'chromium' }),
-                args: browserLaunchArguments(),
+                args: launchArguments('software'),
               },
             }),
             instances: [{ browser: 'chromium' }],

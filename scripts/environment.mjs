@@ -129,32 +129,6 @@ export function vulkanEnvironment(candidate) {
   return { LD_LIBRARY_PATH: libraryPath, VK_DRIVER_FILES: drivers, VK_ICD_FILENAMES: drivers };
 }
 
-/** True where the browser has no GPU to use and must be asked for its software adapter. */
-export function wantsSoftwareAdapter() {
-  if (process.env.WEFT_ADAPTER === 'software') return true;
-  if (process.env.WEFT_ADAPTER === 'hardware') return false;
-  if (process.platform !== 'linux') return false;
-  return (
-    !existsSync('/dev/nvidia0') &&
-    !(existsSync('/dev/dri') && readdirSync('/dev/dri').some((n) => n.startsWith('renderD')))
-  );
-}
-
-/** Chromium's command line for WebGPU without a display. */
-export function browserLaunchArguments({ software = wantsSoftwareAdapter() } = {}) {
-  const common = [
-    '--enable-unsafe-webgpu',
-    '--disable-background-networking',
-    '--disable-component-update',
-    '--no-first-run',
-  ];
-  const adapter = software
-    ? ['--use-webgpu-adapter=swiftshader']
-    : ['--enable-features=Vulkan', '--ignore-gpu-blocklist'];
-  const sandbox = process.getuid?.() === 0 ? ['--no-sandbox'] : [];
-  return [...common, ...adapter, ...sandbox];
-}
-
 /** What set-up found last time: `{ browser, vulkan }`, or null. */
 export function recordedEnvironment() {
   try {
