@@ -25,6 +25,11 @@ export const runSettingsSchema = z
     /** Names of the served tasks this run trains on. */
     tasks: z.array(idSchema).min(1).max(256),
     allowOwnFiles: z.boolean().default(true),
+    /**
+     * Merge fewer than 5 uploads (never fewer than 3) even when one was trained on a volunteer's own file. The fewer
+     * uploads share a merge, the more it tells about each: docs/decisions/0001-own-file-minimum.md.
+     */
+    smallOwnFileCohorts: z.boolean().default(false),
     rounds: z.int().min(1).max(10_000).default(10),
     /** Uploads at which training ends; selection closes at ⌈1.3 · goal⌉ leases. */
     goal: z.int().min(1).max(10_000).default(4),
