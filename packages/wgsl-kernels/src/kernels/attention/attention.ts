@@ -1,0 +1,132 @@
+// Causal grouped-query attention on rows [N, heads · headSize], N = batch · sequence.
+
+import { GpuError } from '../../runtime/errors.ts';
+import type { KernelCall } from '../../runtime/plan.ts';
+import { layOutParams, type ShaderSource } from '../../runtime/shader.ts';
+import { expectShape, type Tensor } from '../../runtime/tensor.ts';
+import { elementwiseWorkgroups } from '../elementwise.ts';
+import code from './attention.wgsl?raw';
+
+export const attentionShader: ShaderSource = { name: 'attention', code };
+
+export interface AttentionSizes {
+  readonly batch: number;
+  readonly sequence: number;
+  readonly heads: number;
+  /** Divides `heads`. */
+  readonly kvHeads: number;
+  readonly headSize: number;
+}
+
+export interface AttentionForward {
+  /** [N, heads · headSize] */
+  readonly q: Tensor;
+  /** [N, kvHeads · headSize] */
+  readonly k: Tensor;
+  /** [N, kvHeads · headSize] */
+  readonly v: Tensor;
+  /** [N, heads · headSize], written. */
+  readonly out: Tensor;
+  /** [N, heads], written: log Σ exp of each query's scaled scores. */
+  readonly lse: Tensor;
+}
+
+export interface AttentionBackward extends AttentionForward {
+  /** [N, heads · headSize] */
+  readonly dout: Tensor;
+  /** Scratch [N, heads]. */
+  readonly delta: Tensor;
+  readonly dq: Tensor;
+  readonly dk: Tensor;
+  readonly dv: Tensor;
+}
+
+/** Registers hold a few vectors of a head; larger heads are not met in the models we know. */
+const MAX_HEAD_SIZE = 256;
+
+function check(kernel: string, { q, k, v, out, lse }: AttentionForward, sizes: AttentionSizes): void {
+  const { batch, sequence, heads, kvHeads, headSize } = sizes;
+  if (heads % kvHeads !== 0)
+    throw new GpuError('shape', `${kernel}: ${heads} heads cannot share ${kvHeads} key-value heads.`);
+  if (headSize > MAX_HEAD_SIZE)
+    throw new GpuError('shape', `${kernel}: a head of ${headSize} is larger than ${MAX_HEAD_SIZE}.`);
+  const rows = batch * sequence;
+  expectShape(kernel, 'q', q, [rows, heads * headSize]);
+  expectShape(kernel, 'k', k, [rows, kvHeads * headSize]);
+  expectShape(kernel, 'v', v, [rows, kvHeads * headSize]);
+  expectShape(kernel, 'out', out, [rows, heads * headSize]);
+  expectShape(kernel, 'lse', lse, [rows, heads]);
+}
+
+function describe(sizes: AttentionSizes) {
+  const { headSize, ...rest } = sizes;
+  return {
+    shader: attentionShader,
+    constants: { HEAD_SIZE: headSize },
+    uniforms: layOutParams(attentionShader, { ...rest, scale: 1 / Math.sqrt(headSize) }),
+  };
+}
+
+/** Query–key pairs under the causal mask, times heads, times head size. */
+const work = ({ batch, sequence, heads, headSize }: AttentionSizes) =>
+  (batch * heads * headSize * sequence * (sequence + 1)) / 2;
+
+/** out = softmax(q·kᵀ/√headSize, causal)·v. Throws GpuError 'shape'. */
+export function attentionForward(tensors: AttentionForward, sizes: AttentionSizes): KernelCall[] {
+  check('attention-forward', tensors, sizes);
+  const { q, k, v, out, lse } = tensors;
+  return [
+    {
+      name: 'attention-forward',
+      ...describe(sizes),
+      entryPoint: 'forward',
+      bindings: [q, k, v, lse, out],
+      workgroups: elementwiseWorkgroups(lse.elements),
+      flops: 4 * work(sizes),
+      bytes: q.bytes + k.bytes + v.bytes + out.bytes + lse.bytes,
+    },
+  ];
+}
+
+/** dq, dk, dv from dout; out and lse as the forward pass left them. Throws GpuError 'shape'. */
+export function attentionBackward(tensors: AttentionBackward, sizes: AttentionSizes): KernelCall[] {
+  check('attention-backward', tensors, sizes);
+  const { q, k, v, out, lse, dout, delta, dq, dk, dv } = tensors;
+  expectShape('attention-backward', 'dout', dout, q.shape);
+  expectShape('attention-backward', 'dq', dq, q.shape);
+  expectShape('attention-backward', 'dk', dk, k.shape);
+  expectShape('attention-backward', 'dv', dv, v.shape);
+  expectShape('attention-backward', 'delta', delta, lse.shape);
+  const common = describe(sizes);
+  const read = q.bytes + k.bytes + v.bytes + lse.bytes + dout.bytes + delta.bytes;
+  return [
+    {
+      name: 'attention-delta',
+      ...common,
+      entryPoint: 'row_delta',
+      bindingSlots: [5, 6, 7],
+      bindings: [out, dout, delta],
+      workgroups: elementwiseWorkgroups(lse.elements),
+      flops: 2 * out.elements,
+      bytes: out.bytes + dout.bytes + delta.bytes,
+    },
+    {
+      name: 'attention-backward-query',
+      ...common,
+      entryPoint: 'backward_query',
+      bindings: [q, k, v, lse, dq, dout, delta],
+      workgroups: elementwiseWorkgroups(lse.elements),
+      flops: 6 * work(sizes),
+      bytes: read + dq.bytes,
+    },
+    {
+      name: 'attention-backward-key',
+      ...common,
+      entryPoint: 'backward_key',
+      bindings: [q, k, v, lse, dk, dout, delta, dv],
+      workgroups: elementwiseWorkgroups(k.elements / sizes.headSize),
+      flops: 8 * work(sizes),
+      bytes: read + dk.bytes + dv.bytes,
+    },
+  ];
+}

@@ -1,0 +1,51 @@
+// The language-model head and its loss in chunks of rows, so that all logits never exist at once.
+import type { KernelCall } from '../../runtime/plan.ts';
+import { expectShape, matrixShape, subTensor, type Tensor } from '../../runtime/tensor.ts';
+import { crossEntropy } from '../cross-entropy/cross-entropy.ts';
+import { matmulNN, matmulNT } from '../matmul/matmul.ts';
+
+export interface LinearCrossEntropyTensors {
+  /** [N, D], normed. */
+  readonly hidden: Tensor;
+  /** [V, D] */
+  readonly head: Tensor;
+  /** i32 [N]; −100 is ignored. */
+  readonly labels: Tensor;
+  /** Scratch [chunk, V]; its first size is the number of rows of a chunk, a multiple of 64. */
+  readonly logits: Tensor;
+  /** [N], written. */
+  readonly lossRows: Tensor;
+  /** [1] */
+  readonly normaliser: Tensor;
+  /** [N, D], written; left out when only the loss is wanted. */
+  readonly dhidden?: Tensor;
+}
+
+/**
+ * Loss of every row of hidden·headᵀ, and its gradient to hidden. Rows per chunk follow from `logits`; chunks start at
+ * multiples of 64 rows so that views of every tensor stay aligned. Throws GpuError 'shape'.
+ */
+export function linearCrossEntropy(tensors: LinearCrossEntropyTensors): KernelCall[] {
+  const { hidden, head, labels, logits, lossRows, normaliser, dhidden } = tensors;
+  const [rows, width] = matrixShape('linear-cross-entropy', 'hidden', hidden);
+  const [vocabulary] = matrixShape('linear-cross-entropy', 'head', head);
+  const [chunk] = matrixShape('linear-cross-entropy', 'logits', logits);
+  expectShape('linear-cross-entropy', 'labels', labels, [rows]);
+  expectShape('linear-cross-entropy', 'lossRows', lossRows, [rows]);
+  const calls: KernelCall[] = [];
+  for (let first = 0; first < rows; first += chunk) {
+    const count = Math.min(chunk, rows - first);
+    const part = subTensor(hidden, first * width, [count, width]);
+    const scores = subTensor(logits, 0, [count, vocabulary]);
+    const loss = subTensor(lossRows, first, [count]);
+    calls.push(
+      ...matmulNT({ a: part, b: head, c: scores }),
+      ...crossEntropy(
+        { logits: scores, labels: subTensor(labels, first, [count]), lossRows: loss, normaliser },
+        { gradient: dhidden !== undefined },
+      ),
+    );
+    if (dhidden) calls.push(...matmulNN({ a: scores, b: head, c: subTensor(dhidden, first * width, [count, width]) }));
+  }
+  return calls;
+}

@@ -1,0 +1,124 @@
+// Matrix products: NT for x·Wᵀ, NN for dy·W, TN for gradients summed over tokens.
+import { foldWorkgroups, type KernelCall } from '../../runtime/plan.ts';
+import { layOutParams, type ShaderSource } from '../../runtime/shader.ts';
+import { expectShape, matrixShape, type Tensor } from '../../runtime/tensor.ts';
+import matmulCode from './matmul.wgsl?raw';
+import tallCode from './tall.wgsl?raw';
+
+export const matmulShader: ShaderSource = { name: 'matmul', code: matmulCode };
+export const tallMatmulShader: ShaderSource = { name: 'matmul-tall', code: tallCode };
+
+/** Rows and columns of the register tile of one invocation. */
+const TILE = 8;
+const INVOCATIONS = 32;
+
+export interface MatmulTensors {
+  readonly a: Tensor;
+  readonly b: Tensor;
+  readonly c: Tensor;
+}
+
+export interface MatmulOptions {
+  /** Factor of the product; 1 when left out. */
+  readonly alpha?: number;
+  /** Add to c instead of replacing it. */
+  readonly accumulate?: boolean;
+}
+
+interface Sizes {
+  readonly rows: number;
+  readonly columns: number;
+  readonly inner: number;
+}
+
+function describe(
+  name: string,
+  shader: ShaderSource,
+  { a, b, c }: MatmulTensors,
+  { rows, columns, inner }: Sizes,
+): Omit<KernelCall, 'uniforms' | 'workgroups'> {
+  return {
+    name,
+    shader,
+    entryPoint: 'main',
+    bindings: [a, b, c],
+    flops: 2 * rows * columns * inner,
+    bytes: a.bytes + b.bytes + c.bytes,
+  };
+}
+
+interface Strides {
+  readonly aRow: number;
+  readonly aInner: number;
+  readonly bInner: number;
+  readonly bColumn: number;
+}
+
+function strided(
+  name: string,
+  tensors: MatmulTensors,
+  sizes: Sizes,
+  strides: Strides,
+  options: MatmulOptions,
+): KernelCall[] {
+  const tiles = Math.ceil(sizes.rows / TILE) * Math.ceil(sizes.columns / TILE);
+  const uniforms = layOutParams(matmulShader, {
+    ...sizes,
+    ...strides,
+    accumulate: options.accumulate ? 1 : 0,
+    alpha: options.alpha ?? 1,
+  });
+  return [
+    {
+      ...describe(name, matmulShader, tensors, sizes),
+      uniforms,
+      workgroups: foldWorkgroups(Math.ceil(tiles / INVOCATIONS)),
+    },
+  ];
+}
+
+/** c [M, N] (+)= α · a [M, K] · bᵀ, b [N, K]. Throws GpuError 'shape'. */
+export function matmulNT(tensors: MatmulTensors, options: MatmulOptions = {}): KernelCall[] {
+  const [rows, inner] = matrixShape('matmulNT', 'a', tensors.a);
+  const [columns] = matrixShape('matmulNT', 'b', tensors.b);
+  expectShape('matmulNT', 'b', tensors.b, [columns, inner]);
+  expectShape('matmulNT', 'c', tensors.c, [rows, columns]);
+  return strided(
+    'matmul-nt',
+    tensors,
+    { rows, columns, inner },
+    { aRow: inner, aInner: 1, bInner: 1, bColumn: inner },
+    options,
+  );
+}
+
+/** c [M, N] (+)= α · a [M, K] · b [K, N]. Throws GpuError 'shape'. */
+export function matmulNN(tensors: MatmulTensors, options: MatmulOptions = {}): KernelCall[] {
+  const [rows, inner] = matrixShape('matmulNN', 'a', tensors.a);
+  const [, columns] = matrixShape('matmulNN', 'b', tensors.b);
+  expectShape('matmulNN', 'b', tensors.b, [inner, columns]);
+  expectShape('matmulNN', 'c', tensors.c, [rows, columns]);
+  return strided(
+    'matmul-nn',
+    tensors,
+    { rows, columns, inner },
+    { aRow: inner, aInner: 1, bInner: columns, bColumn: 1 },
+    options,
+  );
+}
+
+/** c [M, N] (+)= α · aᵀ · b, a [K, M], b [K, N]; meant for K much longer than M and N. Throws GpuError 'shape'. */
+export function matmulTN(tensors: MatmulTensors, options: MatmulOptions = {}): KernelCall[] {
+  const [inner, rows] = matrixShape('matmulTN', 'a', tensors.a);
+  const [, columns] = matrixShape('matmulTN', 'b', tensors.b);
+  expectShape('matmulTN', 'b', tensors.b, [inner, columns]);
+  expectShape('matmulTN', 'c', tensors.c, [rows, columns]);
+  const sizes = { rows, columns, inner };
+  const tiles = Math.ceil(rows / TILE) * Math.ceil(columns / TILE);
+  const uniforms = layOutParams(tallMatmulShader, {
+    ...sizes,
+    accumulate: options.accumulate ? 1 : 0,
+    alpha: options.alpha ?? 1,
+  });
+  return [{ ...describe('matmul-tn', tallMatmulShader, tensors, sizes), uniforms, workgroups: foldWorkgroups(tiles) }];
+}

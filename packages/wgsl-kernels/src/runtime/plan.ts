@@ -1,0 +1,220 @@
+// A step is a plan: a list of dispatches, copies and clears recorded once, with its pipelines, bind groups and uniforms
+// made at recording, and replayed as often as wanted. Replaying creates nothing but command buffers.
+import type { Gpu } from './device.ts';
+import { GpuError } from './errors.ts';
+import { type PipelineKey, pipelineFor, type ShaderSource } from './shader.ts';
+import { BINDING_ALIGNMENT, type Tensor } from './tensor.ts';
+
+/** One dispatch of a kernel. */
+export interface KernelCall {
+  readonly name: string;
+  readonly shader: ShaderSource;
+  readonly entryPoint: string;
+  /** Compile-time constants; each distinct set is a pipeline of its own, so sizes belong in `uniforms`. */
+  readonly constants?: Readonly<Record<string, number>>;
+  /** Bound in order to @binding(1), @binding(2) …; @binding(0) is the uniform `params`. */
+  readonly bindings: readonly Tensor[];
+  /** The @binding of each tensor, for entry points that use only some of their shader's; 1, 2, 3 … when left out. */
+  readonly bindingSlots?: readonly number[];
+  readonly uniforms: ArrayBuffer;
+  readonly workgroups: readonly [x: number, y: number, z: number];
+  /** Floating-point operations of this call; a multiply-add is two. */
+  readonly flops: number;
+  /** Bytes this call must move at least. */
+  readonly bytes: number;
+}
+
+/** WebGPU's default limit of workgroups in one dimension. */
+const MAX_WORKGROUPS = 65_535;
+
+/** Folds `count` workgroups into x and y. Shaders take their place as `wg.y * groups.x + wg.x` and return beyond the end. */
+export function foldWorkgroups(count: number): [number, number, number] {
+  if (count <= MAX_WORKGROUPS) return [Math.max(1, count), 1, 1];
+  const rows = Math.ceil(count / MAX_WORKGROUPS);
+  if (rows > MAX_WORKGROUPS) throw new GpuError('shape', `${count} workgroups are more than one dispatch can hold.`);
+  return [Math.ceil(count / rows), rows, 1];
+}
+
+type Item =
+  | { readonly kind: 'call'; readonly call: KernelCall }
+  | { readonly kind: 'clear'; readonly tensor: Tensor }
+  | { readonly kind: 'copy'; readonly from: Tensor; readonly to: Tensor };
+
+export class PlanRecorder {
+  readonly #gpu: Gpu;
+  readonly #items: Item[] = [];
+
+  constructor(gpu: Gpu) {
+    this.#gpu = gpu;
+  }
+
+  call(...calls: KernelCall[]): void {
+    for (const call of calls) this.#items.push({ kind: 'call', call });
+  }
+
+  clear(tensor: Tensor): void {
+    this.#items.push({ kind: 'clear', tensor });
+  }
+
+  /** Throws GpuError 'shape' when the sizes differ. */
+  copy(from: Tensor, to: Tensor): void {
+    if (from.bytes !== to.bytes)
+      throw new GpuError('shape', `Cannot copy ${from.name} [${from.shape}] to ${to.name} [${to.shape}].`);
+    this.#items.push({ kind: 'copy', from, to });
+  }
+
+  /** Compiles what is new, all at once, and makes every bind group. */
+  async finish(onProgress?: (done: number, total: number) => void): Promise<Plan> {
+    const gpu = this.#gpu;
+    const calls = this.#items.flatMap((item) => (item.kind === 'call' ? [item.call] : []));
+    const keys = calls.map(
+      (call): PipelineKey => ({ shader: call.shader, entryPoint: call.entryPoint, constants: call.constants ?? {} }),
+    );
+    const distinct = [...new Set(keys.map((key) => pipelineFor(gpu, key)))];
+    let done = 0;
+    await Promise.all(
+      distinct.map((pipeline) =>
+        pipeline.then(() => {
+          done += 1;
+          onProgress?.(done, distinct.length);
+        }),
+      ),
+    );
+    const pipelines = await Promise.all(keys.map((key) => pipelineFor(gpu, key)));
+
+    const stride = Math.max(BINDING_ALIGNMENT, gpu.limits.minUniformBufferOffsetAlignment);
+    const slots = calls.map((call) => Math.ceil(call.uniforms.byteLength / stride) * stride);
+    const bytes = slots.reduce((sum, slot) => sum + slot, 0);
+    const uniforms = gpu.createBuffer(
+      'plan uniforms',
+      Math.max(stride, bytes),
+      GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
+    );
+    const content = new Uint8Array(Math.max(stride, bytes));
+    const groups: GPUBindGroup[] = [];
+    gpu.device.pushErrorScope('validation');
+    let offset = 0;
+    for (const [i, call] of calls.entries()) {
+      const pipeline = pipelines[i];
+      if (!pipeline) continue;
+      content.set(new Uint8Array(call.uniforms), offset);
+      const entries: GPUBindGroupEntry[] = [
+        { binding: 0, resource: { buffer: uniforms, offset, size: call.uniforms.byteLength } },
+      ];
+      for (const [j, tensor] of call.bindings.entries()) {
+        entries.push({
+          binding: call.bindingSlots?.[j] ?? j + 1,
+          resource: { buffer: tensor.buffer, offset: tensor.offset, size: tensor.bytes },
+        });
+      }
+      groups.push(gpu.createBindGroup({ label: call.name, layout: pipeline.getBindGroupLayout(0), entries }));
+      offset += slots[i] ?? 0;
+    }
+    gpu.device.queue.writeBuffer(uniforms, 0, content);
+    const error = await gpu.device.popErrorScope();
+    if (error) {
+      gpu.destroyBuffer(uniforms);
+      throw new GpuError('validation', `A kernel was bound wrongly: ${error.message}`, { cause: error });
+    }
+    return new Plan(gpu, this.#items, pipelines, groups, uniforms);
+  }
+}
+
+export class Plan {
+  readonly calls: readonly KernelCall[];
+  readonly flops: number;
+  readonly bytes: number;
+  readonly #gpu: Gpu;
+  readonly #items: readonly Item[];
+  readonly #pipelines: readonly GPUComputePipeline[];
+  readonly #groups: readonly GPUBindGroup[];
+  readonly #uniforms: GPUBuffer;
+  #submits = 1;
+
+  constructor(
+    gpu: Gpu,
+    items: readonly Item[],
+    pipelines: readonly GPUComputePipeline[],
+    groups: readonly GPUBindGroup[],
+    uniforms: GPUBuffer,
+  ) {
+    this.#gpu = gpu;
+    this.#items = items;
+    this.#pipelines = pipelines;
+    this.#groups = groups;
+    this.#uniforms = uniforms;
+    this.calls = items.flatMap((item) => (item.kind === 'call' ? [item.call] : []));
+    this.flops = this.calls.reduce((sum, call) => sum + call.flops, 0);
+    this.bytes = this.calls.reduce((sum, call) => sum + call.bytes, 0);
+  }
+
+  get dispatches(): number {
+    return this.calls.length;
+  }
+
+  /** Command buffers one run is cut into. */
+  get submits(): number {
+    return this.#submits;
+  }
+
+  /** Cuts a run that takes `milliseconds` into submits of about `target`, so that the GPU stays free for others between. */
+  splitFor(milliseconds: number, target = 100): void {
+    this.#submits = Math.max(1, Math.min(Math.ceil(milliseconds / target), this.calls.length));
+  }
+
+  /** Encodes and submits everything once. Throws GpuError 'device-lost' on a device that is gone. */
+  run(): void {
+    for (let part = 0; part < this.#submits; part += 1) this.runPart(part);
+  }
+
+  /** One of the {@link submits} parts of a run, so that the caller can yield between them. */
+  runPart(part: number): void {
+    if (this.#gpu.isLost())
+      throw new GpuError('device-lost', 'The GPU was lost. Open a new device and go on from the last snapshot.');
+    const share = this.#items.length / this.#submits;
+    const begin = Math.round(part * share);
+    const end = Math.round((part + 1) * share);
+    const encoder = this.#gpu.device.createCommandEncoder();
+    let pass: GPUComputePassEncoder | null = null;
+    let index = this.#items.slice(0, begin).filter((item) => item.kind === 'call').length;
+    for (const item of this.#items.slice(begin, end)) {
+      if (item.kind === 'call') {
+        pass ??= encoder.beginComputePass();
+        this.#dispatch(pass, item.call, index);
+        index += 1;
+        continue;
+      }
+      pass?.end();
+      pass = null;
+      if (item.kind === 'clear') encoder.clearBuffer(item.tensor.buffer, item.tensor.offset, item.tensor.bytes);
+      else
+        encoder.copyBufferToBuffer(item.from.buffer, item.from.offset, item.to.buffer, item.to.offset, item.from.bytes);
+    }
+    pass?.end();
+    this.#gpu.submit([encoder.finish()]);
+  }
+
+  #dispatch(pass: GPUComputePassEncoder, call: KernelCall, index: number): void {
+    const pipeline = this.#pipelines[index];
+    const group = this.#groups[index];
+    if (!pipeline || !group) throw new GpuError('validation', `${call.name} was never recorded.`);
+    pass.setPipeline(pipeline);
+    pass.setBindGroup(0, group);
+    pass.dispatchWorkgroups(...call.workgroups);
+    this.#gpu.counters.dispatches += 1;
+  }
+
+  /** Runs call `index` alone inside an own pass, with timestamps when given: for the profiler. */
+  encodeAlone(encoder: GPUCommandEncoder, index: number, timestampWrites?: GPUComputePassTimestampWrites): void {
+    const call = this.calls[index];
+    if (!call) return;
+    const pass = encoder.beginComputePass(timestampWrites ? { timestampWrites } : {});
+    this.#dispatch(pass, call, index);
+    pass.end();
+  }
+
+  /** Frees the uniforms. The tensors belong to their arena. */
+  destroy(): void {
+    this.#gpu.destroyBuffer(this.#uniforms);
+  }
+}

@@ -1,0 +1,94 @@
+// Shaders and their pipelines: compiled once per device, in parallel, and kept.
+import { makeShaderDataDefinitions, makeStructuredView } from 'webgpu-utils';
+import type { Gpu } from './device.ts';
+import { GpuError } from './errors.ts';
+
+/** WGSL text under a name. `constants` become `const NAME: u32 = …;` lines before it. */
+export interface ShaderSource {
+  readonly name: string;
+  readonly code: string;
+}
+
+export interface PipelineKey {
+  readonly shader: ShaderSource;
+  readonly entryPoint: string;
+  readonly constants: Readonly<Record<string, number>>;
+}
+
+const definitions = new WeakMap<ShaderSource, ReturnType<typeof makeShaderDataDefinitions>>();
+
+/**
+ * Bytes of the shader's uniform `params`, laid out as its WGSL struct says (webgpu-utils). Throws GpuError 'shader' when
+ * there is no such uniform.
+ */
+export function layOutParams(shader: ShaderSource, values: Record<string, number>): ArrayBuffer {
+  let parsed = definitions.get(shader);
+  if (!parsed) {
+    // webgpu-utils reads declarations only; constants given by us stand for nothing in the layout.
+    parsed = makeShaderDataDefinitions(shader.code);
+    definitions.set(shader, parsed);
+  }
+  const uniform = parsed.uniforms.params;
+  if (!uniform) throw new GpuError('shader', `${shader.name} declares no uniform named params.`);
+  const view = makeStructuredView(uniform);
+  view.set(values);
+  return view.arrayBuffer;
+}
+
+const pipelines = new WeakMap<GPUDevice, Map<string, Promise<GPUComputePipeline>>>();
+
+const keyOf = ({ shader, entryPoint, constants }: PipelineKey) =>
+  `${shader.name}/${entryPoint}/${JSON.stringify(Object.entries(constants).sort())}`;
+
+/** The pipeline of this key, compiled on first request. Rejects with GpuError 'shader' giving line and text. */
+export function pipelineFor(gpu: Gpu, key: PipelineKey): Promise<GPUComputePipeline> {
+  const known = pipelines.get(gpu.device) ?? new Map<string, Promise<GPUComputePipeline>>();
+  pipelines.set(gpu.device, known);
+  const name = keyOf(key);
+  const cached = known.get(name);
+  if (cached) return cached;
+  const compiled = compile(gpu, key, name);
+  known.set(name, compiled);
+  return compiled;
+}
+
+async function compile(
+  gpu: Gpu,
+  { shader, entryPoint, constants }: PipelineKey,
+  label: string,
+): Promise<GPUComputePipeline> {
+  const prefix = Object.entries(constants).map(([name, value]) => `const ${name}: u32 = ${value}u;\n`);
+  gpu.device.pushErrorScope('validation');
+  const module = gpu.device.createShaderModule({ label, code: prefix.join('') + shader.code });
+  const scope = gpu.device.popErrorScope();
+  const pipeline = gpu.device.createComputePipelineAsync({ label, layout: 'auto', compute: { module, entryPoint } });
+  const [error, outcome] = await Promise.all([
+    scope,
+    pipeline.then(
+      (value) => ({ value }),
+      (cause: unknown) => ({ cause }),
+    ),
+  ]);
+  if ('value' in outcome && !error) {
+    gpu.counters.pipelinesCreated += 1;
+    return outcome.value;
+  }
+  const { messages } = await module.getCompilationInfo();
+  const first = messages.find((message) => message.type === 'error');
+  const where = first
+    ? `line ${first.lineNum - prefix.length}: ${first.message}`
+    : (error?.message ?? String('cause' in outcome ? outcome.cause : ''));
+  throw new GpuError('shader', `${shader.name} (${entryPoint}) does not compile: ${where}`, {
+    cause: 'cause' in outcome ? outcome.cause : error,
+  });
+}
+
+/** Text and line of every warning the compiler has for this shader. */
+export async function shaderWarnings(gpu: Gpu, { shader, constants }: PipelineKey): Promise<string[]> {
+  const prefix = Object.entries(constants).map(([name, value]) => `const ${name}: u32 = ${value}u;\n`);
+  const module = gpu.device.createShaderModule({ label: shader.name, code: prefix.join('') + shader.code });
+  const { messages } = await module.getCompilationInfo();
+  return messages
+    .filter((message) => message.type !== 'info')
+    .map((message) => `${shader.name}:${message.lineNum - prefix.length}: ${message.message}`);
+}
