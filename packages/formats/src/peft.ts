@@ -1,0 +1,219 @@
+// LoRA adapters as PEFT writes them: adapter_config.json and adapter_model.safetensors.
+import { z } from 'zod';
+import { FormatError } from './errors.ts';
+import { readSafetensors, toFloat32, writeSafetensors } from './safetensors.ts';
+
+/** The factors of one adapted matrix: ΔW = scale · B · A. */
+export interface LoraFactors {
+  /** Hugging Face name of the layer, such as `model.layers.0.self_attn.q_proj`. */
+  readonly module: string;
+  readonly in: number;
+  readonly out: number;
+  readonly rank: number;
+  readonly alpha: number;
+  /** α/r, or α/√r with rslora. */
+  readonly scale: number;
+  /** [rank, in] */
+  readonly a: Float32Array;
+  /** [out, rank] */
+  readonly b: Float32Array;
+}
+
+export interface LoraAdapter {
+  readonly baseModel: string;
+  readonly rslora: boolean;
+  readonly matrices: ReadonlyMap<string, LoraFactors>;
+}
+
+const PREFIX = 'base_model.model.';
+
+/** PEFT's tensor name of a factor. */
+export const peftTensorName = (module: string, factor: 'A' | 'B'): string => `${PREFIX}${module}.lora_${factor}.weight`;
+
+/** Module and factor of a PEFT tensor name, or null when it is none. */
+export function parsePeftTensorName(name: string): { module: string; factor: 'A' | 'B' } | null {
+  const match = /^base_model\.model\.(.+)\.lora_([AB])\.weight$/.exec(name);
+  const [, module, factor] = match ?? [];
+  return module !== undefined && (factor === 'A' || factor === 'B') ? { module, factor } : null;
+}
+
+/** Rank and alpha of every matrix, as PEFT's patterns say: the plain value unless a pattern's key ends the module's name. */
+export interface RankSpec {
+  readonly rank: number;
+  readonly alpha: number;
+  readonly rankPattern: Readonly<Record<string, number>>;
+  readonly alphaPattern: Readonly<Record<string, number>>;
+}
+
+function fromPattern(pattern: Readonly<Record<string, number>>, module: string, plain: number): number {
+  // PEFT matches `(.*\.)?(key)$`, with the key as a regular expression and the first match winning.
+  const hit = Object.entries(pattern).find(([key]) => new RegExp(`^(.*\\.)?(${key})$`).test(module));
+  return hit ? hit[1] : plain;
+}
+
+export const rankOf = (spec: RankSpec, module: string): number => fromPattern(spec.rankPattern, module, spec.rank);
+export const alphaOf = (spec: RankSpec, module: string): number => fromPattern(spec.alphaPattern, module, spec.alpha);
+export const scaleOf = (alpha: number, rank: number, rslora = false): number =>
+  alpha / (rslora ? Math.sqrt(rank) : rank);
+
+const configSchema = z.object({
+  peft_type: z.literal('LORA'),
+  r: z.int().positive(),
+  lora_alpha: z.number().positive(),
+  rank_pattern: z.record(z.string(), z.int().positive()).nullish(),
+  alpha_pattern: z.record(z.string(), z.number().positive()).nullish(),
+  use_rslora: z.boolean().nullish(),
+  base_model_name_or_path: z.string().nullish(),
+  bias: z.string().nullish(),
+  fan_in_fan_out: z.boolean().nullish(),
+  use_dora: z.boolean().nullish(),
+  modules_to_save: z.array(z.string()).nullish(),
+});
+
+function parseConfig(text: string): z.output<typeof configSchema> {
+  let document: unknown;
+  try {
+    document = JSON.parse(text);
+  } catch (cause) {
+    throw new FormatError('adapter-config', 'adapter_config.json is not JSON; fetch it again.', { cause });
+  }
+  const parsed = configSchema.safeParse(document);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    throw new FormatError('adapter-config', `adapter_config.json: ${issue?.path.join('.')}: ${issue?.message}.`, {
+      cause: parsed.error,
+    });
+  }
+  const config = parsed.data;
+  const refuse = (what: string): never => {
+    throw new FormatError(
+      'adapter-config',
+      `adapter_config.json: ${what} is not supported; export the adapter without it.`,
+    );
+  };
+  if (config.bias && config.bias !== 'none') refuse(`bias "${config.bias}"`);
+  if (config.fan_in_fan_out) refuse('fan_in_fan_out');
+  if (config.use_dora) refuse('use_dora');
+  if (config.modules_to_save && config.modules_to_save.length > 0) refuse('modules_to_save');
+  return config;
+}
+
+const isMatrix = (shape: readonly number[]): shape is readonly [number, number] => shape.length === 2;
+
+/** The factor pairs of a safetensors blob with PEFT names. Throws FormatError 'adapter-tensor' naming the tensor at fault. */
+export function readFactors(
+  weights: Uint8Array,
+  spec: RankSpec & { rslora: boolean },
+  file = 'adapter_model.safetensors',
+): Map<string, LoraFactors> {
+  const { tensors } = readSafetensors(weights, file);
+  const fail = (what: string): never => {
+    throw new FormatError('adapter-tensor', `${file}: ${what}.`);
+  };
+  const modules = new Set<string>();
+  for (const name of tensors.keys())
+    modules.add((parsePeftTensorName(name) ?? fail(`${name} is not a LoRA factor`)).module);
+  const matrices = new Map<string, LoraFactors>();
+  for (const module of [...modules].sort()) {
+    const rawA = tensors.get(peftTensorName(module, 'A')) ?? fail(`${module} has no lora_A`);
+    const rawB = tensors.get(peftTensorName(module, 'B')) ?? fail(`${module} has no lora_B`);
+    if (!isMatrix(rawA.shape) || !isMatrix(rawB.shape)) return fail(`the factors of ${module} are not matrices`);
+    const rank = rankOf(spec, module);
+    const [rankA, columns] = rawA.shape;
+    const [out, rankB] = rawB.shape;
+    if (rankA !== rank || rankB !== rank)
+      fail(`${module} has lora_A [${rawA.shape}] and lora_B [${rawB.shape}] where the configuration says rank ${rank}`);
+    const a = toFloat32(rawA, module);
+    const b = toFloat32(rawB, module);
+    if (!a.every(Number.isFinite) || !b.every(Number.isFinite)) fail(`${module} holds NaN or infinity`);
+    const alpha = alphaOf(spec, module);
+    matrices.set(module, { module, in: columns, out, rank, alpha, scale: scaleOf(alpha, rank, spec.rslora), a, b });
+  }
+  if (matrices.size === 0) fail('it holds no LoRA factor');
+  return matrices;
+}
+
+/** Reads an adapter folder's two files. Throws FormatError 'adapter-config', 'adapter-tensor' or a safetensors code. */
+export function readAdapter(files: { config: string; weights: Uint8Array }): LoraAdapter {
+  const config = parseConfig(files.config);
+  const rslora = config.use_rslora ?? false;
+  const spec = {
+    rank: config.r,
+    alpha: config.lora_alpha,
+    rankPattern: config.rank_pattern ?? {},
+    alphaPattern: config.alpha_pattern ?? {},
+    rslora,
+  };
+  return { baseModel: config.base_model_name_or_path ?? '', rslora, matrices: readFactors(files.weights, spec) };
+}
+
+/** The factors as one safetensors blob with PEFT names. */
+export function writeFactors(matrices: Iterable<LoraFactors>, dtype: 'F32' | 'F16' = 'F32'): Uint8Array {
+  const tensors = [...matrices].flatMap(({ module, rank, in: columns, out, a, b }) => [
+    { name: peftTensorName(module, 'A'), dtype, shape: [rank, columns], data: a },
+    { name: peftTensorName(module, 'B'), dtype, shape: [out, rank], data: b },
+  ]);
+  return writeSafetensors(tensors, { format: 'pt' });
+}
+
+/** The value most matrices have, and the exceptions by module. */
+function pattern(
+  matrices: readonly LoraFactors[],
+  value: (factors: LoraFactors) => number,
+): { plain: number; exceptions: Record<string, number> } {
+  const counts = new Map<number, number>();
+  for (const factors of matrices) counts.set(value(factors), (counts.get(value(factors)) ?? 0) + 1);
+  const plain = [...counts].sort(([a, n], [b, m]) => m - n || a - b)[0]?.[0] ?? 1;
+  const others = matrices.filter((factors) => value(factors) !== plain);
+  return {
+    plain,
+    exceptions: Object.fromEntries(others.map((factors) => [factors.module.replaceAll('.', '\\.'), value(factors)])),
+  };
+}
+
+/** The text of adapter_config.json. Ranks and alphas that differ become PEFT's patterns. */
+export function adapterConfig({ baseModel, rslora, matrices }: LoraAdapter): string {
+  const all = [...matrices.values()];
+  const ranks = pattern(all, (factors) => factors.rank);
+  const alphas = pattern(all, (factors) => factors.alpha);
+  const targets = [...new Set(all.map(({ module }) => module.slice(module.lastIndexOf('.') + 1)))].sort();
+  const config = {
+    peft_type: 'LORA',
+    task_type: 'CAUSAL_LM',
+    base_model_name_or_path: baseModel,
+    r: ranks.plain,
+    lora_alpha: alphas.plain,
+    rank_pattern: ranks.exceptions,
+    alpha_pattern: alphas.exceptions,
+    target_modules: targets,
+    use_rslora: rslora,
+    lora_dropout: 0,
+    bias: 'none',
+    fan_in_fan_out: false,
+    inference_mode: true,
+  };
+  return `${JSON.stringify(config, null, 2)}\n`;
+}
+
+/** An adapter folder's files by name, loadable by PEFT. */
+export function writeAdapter(
+  adapter: LoraAdapter,
+  dtype: 'F32' | 'F16' = 'F32',
+): { 'adapter_config.json': string; 'adapter_model.safetensors': Uint8Array } {
+  return {
+    'adapter_config.json': adapterConfig(adapter),
+    'adapter_model.safetensors': writeFactors(adapter.matrices.values(), dtype),
+  };
+}
+
+/** The same ΔW at a larger rank: zero rows in A, zero columns in B, and α = scale · rank, so that α/r gives the scale. */
+export function padRank(factors: LoraFactors, rank: number): LoraFactors {
+  if (rank < factors.rank)
+    throw new FormatError('adapter-tensor', `${factors.module}: rank ${factors.rank} cannot be padded to ${rank}.`);
+  const a = new Float32Array(rank * factors.in);
+  a.set(factors.a);
+  const b = new Float32Array(factors.out * rank);
+  for (let row = 0; row < factors.out; row += 1)
+    b.set(factors.b.subarray(row * factors.rank, (row + 1) * factors.rank), row * rank);
+  return { ...factors, rank, alpha: factors.scale * rank, a, b };
+}
