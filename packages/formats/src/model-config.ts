@@ -36,7 +36,7 @@ const llamaSchema = z.object({
   max_position_embeddings: size.default(2048),
   rms_norm_eps: z.number().positive().default(1e-6),
   rope_theta: z.number().positive().default(10_000),
-  rope_scaling: z.unknown(),
+  rope_scaling: z.unknown().optional(),
   hidden_act: z.string().default('silu'),
   attention_bias: z.boolean().default(false),
   mlp_bias: z.boolean().default(false),

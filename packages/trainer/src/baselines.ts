@@ -29,11 +29,14 @@ export function unigramBaseline(
   for (const [split, list] of Object.entries(tokens)) {
     if (list.length === 0) throw new RangeError(`The ${split} rows have no labelled tokens.`);
     const stray = list.find((id) => !(id >= 0 && id < vocabSize));
-    if (stray !== undefined) throw new RangeError(`Token ${stray} of the ${split} rows is outside the vocabulary of ${vocabSize}.`);
+    if (stray !== undefined)
+      throw new RangeError(`Token ${stray} of the ${split} rows is outside the vocabulary of ${vocabSize}.`);
   }
   const counts = new Float64Array(vocabSize);
   for (const token of tokens.train) counts[token] = (counts[token] ?? 0) + 1;
   const score = (list: readonly number[], c: number) => crossEntropy(list, counts, tokens.train.length, c);
-  const smoothing = SMOOTHING.reduce((best, c) => (score(tokens.validation, c) < score(tokens.validation, best) ? c : best));
+  const smoothing = SMOOTHING.reduce((best, c) =>
+    score(tokens.validation, c) < score(tokens.validation, best) ? c : best,
+  );
   return { loss: score(tokens.test, smoothing), smoothing };
 }

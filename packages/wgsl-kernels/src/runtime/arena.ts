@@ -24,6 +24,15 @@ interface Placement {
   readonly offset: number;
 }
 
+/** Where planned tensors are looked up: an arena, or a plan that only describes them. */
+export interface TensorSource {
+  /** Throws GpuError 'shape' for a tensor that was planned elsewhere. */
+  get(ref: TensorRef): Tensor;
+}
+
+/** Stands for a buffer where kernel calls are only described and counted, never recorded. */
+const NO_BUFFER = Object.freeze({}) as GPUBuffer;
+
 export class ArenaPlan {
   readonly #slabLimit: number;
   readonly #placements: Placement[] = [];
@@ -66,6 +75,14 @@ export class ArenaPlan {
     return this.#placements.map(({ ref }) => ({ name: ref.name, bytes: align(ref.bytes) }));
   }
 
+  /** The tensors without memory, to describe kernel calls and count what they cost. Nothing of it can be recorded. */
+  describe(): TensorSource {
+    const tensors = new Map(
+      this.#placements.map(({ ref, offset }) => [ref, { ...ref, elements: ref.bytes / 4, buffer: NO_BUFFER, offset }]),
+    );
+    return { get: (ref) => tensors.get(ref) ?? notPlanned(ref) };
+  }
+
   /** Creates the buffers, zeroed. Throws GpuError 'out-of-memory', with nothing left allocated. */
   async allocate(gpu: Gpu): Promise<Arena> {
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
@@ -106,8 +123,12 @@ export class ArenaPlan {
 
 export type TypedArray = Float32Array | Uint32Array | Int32Array;
 
+function notPlanned(ref: TensorRef): never {
+  throw new GpuError('shape', `${ref.name} belongs to another arena.`);
+}
+
 /** Allocated tensors. */
-export class Arena {
+export class Arena implements TensorSource {
   readonly bytes: number;
   readonly #gpu: Gpu;
   readonly #slabs: readonly GPUBuffer[];
@@ -122,9 +143,7 @@ export class Arena {
 
   /** Throws GpuError 'shape' for a tensor that was planned elsewhere. */
   get(ref: TensorRef): Tensor {
-    const tensor = this.#tensors.get(ref);
-    if (!tensor) throw new GpuError('shape', `${ref.name} belongs to another arena.`);
-    return tensor;
+    return this.#tensors.get(ref) ?? notPlanned(ref);
   }
 
   write(tensor: Tensor, data: TypedArray): void {

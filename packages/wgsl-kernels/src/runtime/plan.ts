@@ -35,6 +35,17 @@ export function foldWorkgroups(count: number): [number, number, number] {
   return [Math.ceil(count / rows), rows, 1];
 }
 
+/** Bytes of uniforms of one call in a plan; offsets must be multiples of WebGPU's default alignment. */
+const uniformSlot = (call: KernelCall): number =>
+  Math.ceil(call.uniforms.byteLength / BINDING_ALIGNMENT) * BINDING_ALIGNMENT;
+
+/** Exact bytes of the buffer in which a plan of these calls keeps its uniforms. */
+export const uniformBytes = (calls: readonly KernelCall[]): number =>
+  Math.max(
+    BINDING_ALIGNMENT,
+    calls.reduce((sum, call) => sum + uniformSlot(call), 0),
+  );
+
 type Item =
   | { readonly kind: 'call'; readonly call: KernelCall }
   | { readonly kind: 'clear'; readonly tensor: Tensor }
@@ -82,15 +93,9 @@ export class PlanRecorder {
     );
     const pipelines = await Promise.all(keys.map((key) => pipelineFor(gpu, key)));
 
-    const stride = Math.max(BINDING_ALIGNMENT, gpu.limits.minUniformBufferOffsetAlignment);
-    const slots = calls.map((call) => Math.ceil(call.uniforms.byteLength / stride) * stride);
-    const bytes = slots.reduce((sum, slot) => sum + slot, 0);
-    const uniforms = gpu.createBuffer(
-      'plan uniforms',
-      Math.max(stride, bytes),
-      GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
-    );
-    const content = new Uint8Array(Math.max(stride, bytes));
+    const bytes = uniformBytes(calls);
+    const uniforms = gpu.createBuffer('plan uniforms', bytes, GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST);
+    const content = new Uint8Array(bytes);
     const groups: GPUBindGroup[] = [];
     gpu.device.pushErrorScope('validation');
     let offset = 0;
@@ -108,7 +113,7 @@ export class PlanRecorder {
         });
       }
       groups.push(gpu.createBindGroup({ label: call.name, layout: pipeline.getBindGroupLayout(0), entries }));
-      offset += slots[i] ?? 0;
+      offset += uniformSlot(call);
     }
     gpu.device.queue.writeBuffer(uniforms, 0, content);
     const error = await gpu.device.popErrorScope();

@@ -40,7 +40,7 @@ export class ReadbackRing {
     const slot = this.#slots[this.#next];
     if (tensor.bytes > this.#bytes)
       throw new GpuError('shape', `${tensor.name} is larger than the ring's ${this.#bytes} bytes.`);
-    if (!slot || slot.reading)
+    if (!slot || slot.reading !== null)
       throw new GpuError('validation', 'Every slot of the readback ring is busy; await whenFree() first.');
     this.#next = (this.#next + 1) % this.#slots.length;
     const encoder = this.#gpu.device.createCommandEncoder();

@@ -25,3 +25,7 @@ export async function readAsset(path: string): Promise<Uint8Array> {
 export async function readJsonAsset<T>(path: string): Promise<T> {
   return JSON.parse(new TextDecoder().decode(await readAsset(path))) as T;
 }
+
+export * from './random.ts';
+export * from './run-kernel.ts';
+export * from './tolerance.ts';
