@@ -15,6 +15,7 @@ export * from './runtime/arena.ts';
 export * from './runtime/device.ts';
 export * from './runtime/errors.ts';
 export * from './runtime/plan.ts';
+export * from './runtime/profiler.ts';
 export * from './runtime/readback.ts';
 export * from './runtime/shader.ts';
 export * from './runtime/tensor.ts';
