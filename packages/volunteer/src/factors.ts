@@ -1,0 +1,59 @@
+// Checks that the factors a round starts from, and those it delivers, are the granted ones: names, ranks, shapes, float32.
+import { parsePeftTensorName, type RawTensor, rankOf, readSafetensors } from '@weft/formats';
+import type { Grant } from '@weft/protocol';
+import { messageOf, SessionError } from './errors.ts';
+
+const shapeText = (shape: readonly number[]): string => `[${shape.join(', ')}]`;
+
+/** Every tensor of the start must be a factor of a granted matrix at its granted rank. Throws SessionError 'start-rank'. */
+export function checkStart(start: Uint8Array, grant: Grant): void {
+  const refuse = (what: string, cause?: unknown): never => {
+    throw new SessionError(
+      'start-rank',
+      `The start weights are not what was granted: ${what}. Nothing was trained on them; tell the operator.`,
+      { cause },
+    );
+  };
+  const tensors = read(start, refuse);
+  if (tensors.size === 0) refuse('they hold no tensor');
+  for (const [name, { dtype, shape }] of tensors) {
+    const parsed = parsePeftTensorName(name);
+    if (!parsed || !grant.targets.some((target) => parsed.module.endsWith(`.${target}`))) {
+      refuse(`${name} is no factor of a granted matrix`);
+      continue;
+    }
+    const rank = rankOf(grant, parsed.module);
+    const has = parsed.factor === 'A' ? shape[0] : shape[1];
+    if (shape.length !== 2 || has !== rank) refuse(`${name} is ${shapeText(shape)}, granted was rank ${rank}`);
+    if (dtype !== 'F32') refuse(`${name} is ${dtype} instead of F32`);
+  }
+}
+
+/** The update must have the start's tensors: same names, shapes and types. Throws SessionError 'update-rank'. */
+export function checkUpdate(update: Uint8Array, start: Uint8Array): void {
+  const refuse = (what: string, cause?: unknown): never => {
+    throw new SessionError(
+      'update-rank',
+      `The trained factors do not match the start weights: ${what}. They were not sent. This is a fault of this program; please report it.`,
+      { cause },
+    );
+  };
+  const expected = read(start, refuse);
+  const trained = read(update, refuse);
+  for (const [name, { shape, dtype }] of expected) {
+    const tensor = trained.get(name);
+    if (!tensor) refuse(`${name} is missing`);
+    else if (shapeText(tensor.shape) !== shapeText(shape) || tensor.dtype !== dtype) {
+      refuse(`${name} is ${tensor.dtype} ${shapeText(tensor.shape)} instead of ${dtype} ${shapeText(shape)}`);
+    }
+  }
+  for (const name of trained.keys()) if (!expected.has(name)) refuse(`${name} was not granted`);
+}
+
+function read(file: Uint8Array, refuse: (what: string, cause: unknown) => never): ReadonlyMap<string, RawTensor> {
+  try {
+    return readSafetensors(file, 'the file').tensors;
+  } catch (error) {
+    return refuse(messageOf(error), error);
+  }
+}

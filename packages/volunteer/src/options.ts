@@ -1,0 +1,31 @@
+// What a session is made from: its ports, and what its owner chose.
+import type { Hello, OwnLimits } from '@weft/protocol';
+import type { Clock, Downloads, Identity, Storage, Trainer, Transport } from './ports.ts';
+
+/** What to train on. Own rows (JSONL text) are used here and never sent. */
+export type SessionData =
+  | { readonly kind: 'task'; readonly task: string | null }
+  | { readonly kind: 'own'; readonly rows: string; readonly consent: true };
+
+export interface SessionOptions {
+  readonly transport: Transport;
+  readonly downloads: Downloads;
+  readonly storage: Storage;
+  readonly trainer: Trainer;
+  /** Opens a trainer on a fresh device after the GPU was lost or full. Without it the session ends there. */
+  readonly reopenTrainer?: () => Promise<Trainer>;
+  readonly identity: Identity;
+  readonly clock: Clock;
+  readonly client: Hello['client'];
+  /** Name to show on the dashboard. */
+  readonly name: string | null;
+  /** null: the server's choice. */
+  readonly runId: string | null;
+  readonly ownLimits: OwnLimits;
+  readonly data: SessionData;
+  /** Whether the tab is hidden now; hidden tabs get longer leases. */
+  readonly hidden?: () => boolean;
+  readonly operatorToken?: string;
+  /** Numbers in [0, 1) for jitter. */
+  readonly random?: () => number;
+}

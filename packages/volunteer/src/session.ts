@@ -1,0 +1,506 @@
+// One volunteer's session: what the tab, the command line, the fleet and the load tool run. Decides what comes next and
+// what an error means; the handshake (line.ts), files, queue, leases, rounds and uploads are rooms of their own. Everything
+// that touches the outside is passed in (ports.ts).
+import { parseDataLines } from '@weft/formats';
+import type { DataChoice, Hello, Lease, OwnLimits, Receipt, ReleaseReason, RoundView } from '@weft/protocol';
+import { ProtocolError } from '@weft/protocol';
+import { abortable, Condition, sleep } from './clock.ts';
+import { Device } from './device.ts';
+import { codeOf, messageOf, SessionError, TransportError } from './errors.ts';
+import { leaveRound, releaseLease } from './farewell.ts';
+import { RunFiles } from './files.ts';
+import { asLeaseLost, LeaseKeeper, LeaseLost } from './lease-keeper.ts';
+import { type Admission, Line } from './line.ts';
+import type { SessionOptions } from './options.ts';
+import { obtainLease } from './place.ts';
+import type { Clock, Downloads, Identity, ModelFiles, Storage, Trainer, Transport } from './ports.ts';
+import { emptyProgress, playRound } from './round.ts';
+import { initialState, type SessionState, StateHolder, type StateListener } from './state.ts';
+import { formatBytes, hasEnded, plural, waitingSentence } from './words.ts';
+
+/** Why a session's work ends without an error. */
+class Stopped extends Error {
+  override readonly name = 'Stopped';
+}
+
+/** Rounds in a row that may fail on this device before the session gives up. */
+const MOST_FAILED_ROUNDS = 2;
+/** How long the notice of a run's end may lag behind the refusal to join it. */
+const END_NOTICE_MS = 5_000;
+
+export class VolunteerSession {
+  readonly #options: SessionOptions;
+  readonly #holder: StateHolder;
+  /** Poked whenever something changes that somebody may wait for. */
+  readonly #condition = new Condition();
+  readonly #random: () => number;
+  readonly #files: RunFiles;
+  readonly #device: Device;
+  /** Aborted by close(). */
+  readonly #closing = new AbortController();
+  readonly #unsubscribe: (() => void)[] = [];
+  #currentLine: Line | null = null;
+  #ownRows: string | null = null;
+  #model: ModelFiles | null = null;
+  #preparing: Promise<void> | null = null;
+  #working: Promise<void> | null = null;
+  #work: AbortController | null = null;
+  #keeper: LeaseKeeper | null = null;
+  /** A lease that came by notice, not taken up yet. */
+  #granted: Lease | null = null;
+  #limitsChanged = false;
+  #uploadStartedAt = 0;
+  #uploadMs = 0;
+  #failedRounds = 0;
+
+  constructor(options: SessionOptions) {
+    this.#options = options;
+    this.#random = options.random ?? Math.random;
+    this.#device = new Device(options.trainer, options.reopenTrainer);
+    const { data, ownLimits, downloads, storage, clock } = options;
+    const own = data.kind === 'own';
+    this.#holder = new StateHolder(
+      initialState(ownLimits, { own, task: data.kind === 'task' ? data.task : null, examples: null }),
+    );
+    const onRetry = (error: Error | null) => this.#interrupted(error);
+    this.#files = new RunFiles({ downloads, storage, clock, random: this.#random, onRetry });
+  }
+
+  get state(): SessionState {
+    return this.#holder.state;
+  }
+
+  /** Calls `listener` with every new snapshot; returns a function that ends it. */
+  subscribe(listener: StateListener): () => void {
+    return this.#holder.subscribe(listener);
+  }
+
+  // --- what the owner asks for ------------------------------------------------------------------------------------------
+
+  /**
+   * Connects, fetches the model, measures the device: after it the verdict and the price are known. Once done, calling
+   * again does nothing; after a failure it tries again. Rejects with what went wrong, which is also in `state.error`.
+   */
+  prepare(): Promise<void> {
+    this.#preparing ??= this.#failing(this.#prepare());
+    return this.#preparing;
+  }
+
+  /** Joins rounds until the run ends or somebody stops it. Rejects with what went wrong. */
+  start(): Promise<void> {
+    this.#working ??= this.#start().finally(() => {
+      this.#working = null;
+    });
+    return this.#working;
+  }
+
+  /** Holds everything that costs the device something; a lease is kept alive meanwhile. */
+  pause(): void {
+    this.#setPaused(true);
+  }
+
+  resume(): void {
+    this.#setPaused(false);
+  }
+
+  #setPaused(paused: boolean): void {
+    if (this.state.paused === paused) return;
+    this.#holder.setPaused(paused);
+    this.#keeper?.beat();
+    this.#condition.poke();
+  }
+
+  /** Delivers the round in progress, then stops; without a lease it stops at once. */
+  finishRound(): void {
+    if (!this.#work) return;
+    this.#holder.update({ finishing: true });
+    this.resume();
+    this.#condition.poke();
+  }
+
+  /** Stops and gives the lease back. Resolves when the server knows, or after a few seconds without its answer. */
+  async stop(reason: ReleaseReason = 'stopped'): Promise<void> {
+    const work = this.#work;
+    if (!work || work.signal.aborted) return;
+    const { lease } = this.state;
+    work.abort(new Stopped('The session was stopped.'));
+    await this.#leave(lease?.leaseId ?? null, reason);
+  }
+
+  /** New limits count from the next round on; while none is in progress, at once. */
+  setOwnLimits(ownLimits: OwnLimits): void {
+    this.#holder.update({ ownLimits });
+    this.#limitsChanged = true;
+    this.#condition.poke();
+    if (this.#work || !this.#model) return;
+    const before = this.#preparing?.catch(() => undefined) ?? Promise.resolve();
+    this.#preparing = this.#failing(before.then(() => this.#measure(this.#closing.signal)));
+    // Whoever awaits prepare() or start() hears of a failure; the snapshot tells the others.
+    this.#preparing.catch(() => undefined);
+  }
+
+  /** To be called when the tab is hidden or shown: tells the server at once, which sets the lease's length by it. */
+  visibilityChanged(): void {
+    this.#keeper?.beat();
+  }
+
+  /** Ends everything and frees connection and GPU. A lease is given back as 'page-closed'. */
+  async close(): Promise<void> {
+    if (this.#closing.signal.aborted) return;
+    await this.stop('page-closed');
+    this.#closing.abort(new SessionError('closed', 'The session was closed.'));
+    await Promise.allSettled([this.#preparing, this.#working]);
+    for (const unsubscribe of this.#unsubscribe) unsubscribe();
+    this.#currentLine?.close();
+    this.#options.transport.close();
+    this.#device.close();
+  }
+
+  // --- before the first round -------------------------------------------------------------------------------------------
+
+  /** Passes `work` on; a failure is shown, and prepare() may be called again. */
+  async #failing(work: Promise<void>): Promise<void> {
+    try {
+      await work;
+    } catch (error) {
+      this.#preparing = null;
+      throw this.#failed(error);
+    }
+  }
+
+  async #prepare(): Promise<void> {
+    const { data } = this.#options;
+    const { signal } = this.#closing;
+    signal.throwIfAborted();
+    this.#holder.update({ error: null, outcome: null });
+    if (data.kind === 'own' && this.#ownRows === null) {
+      // Before anything is asked of the server: a bad line is named here, on the device.
+      const examples = parseDataLines(data.rows, 'your file').length;
+      this.#ownRows = data.rows;
+      this.#holder.update({ data: { own: true, task: null, examples } });
+    }
+    this.#holder.enter('connecting');
+    const { run } = await this.#line().admitted(signal);
+    this.#holder.enter('downloading');
+    const manifest = await this.#files.manifest(run, signal);
+    const total = manifest.files.reduce((sum, file) => sum + (file.kind === 'model' ? file.bytes : 0), 0);
+    const onBytes = (bytes: number) => this.#holder.update({ download: { what: 'the model', bytes, total } });
+    onBytes(0);
+    this.#holder.update({ manifest });
+    this.#model = await this.#files.model(manifest, { signal, onBytes, whenRunning: () => this.#whenRunning(signal) });
+    this.#holder.update({ download: null });
+    await this.#measure(signal);
+  }
+
+  async #measure(signal: AbortSignal): Promise<void> {
+    this.#holder.update({ error: null });
+    this.#holder.enter('preparing');
+    await this.#device.revive();
+    await this.#propose(signal);
+    this.#holder.enter('ready');
+  }
+
+  /** The line to the server; a new one when there is none or its handshake was refused. */
+  #line(): Line {
+    if (this.#currentLine && !this.#currentLine.isRefused) return this.#currentLine;
+    this.#currentLine?.close();
+    if (this.#unsubscribe.length === 0) this.#listen();
+    const { transport, identity, clock, runId, name, client, operatorToken } = this.#options;
+    const hello = { runId: this.state.run?.runId ?? runId, name, client, operatorToken: operatorToken ?? null };
+    this.#currentLine = new Line(
+      { transport, identity, clock, random: this.#random, hello },
+      { admitted: (admission) => this.#admitted(admission), interrupted: (error) => this.#interrupted(error) },
+    );
+    return this.#currentLine;
+  }
+
+  #listen(): void {
+    const { transport } = this.#options;
+    this.#unsubscribe.push(
+      transport.onNotice('run:state', (run) => {
+        if (run.runId !== this.state.run?.runId) return;
+        this.#holder.update({ run });
+        this.#condition.poke();
+      }),
+      transport.onNotice('round:state', (round) => this.#sawRound(round)),
+      transport.onNotice('lease:granted', (lease) => {
+        this.#granted = lease;
+        this.#condition.poke();
+      }),
+      transport.onNotice('lease:revoked', ({ leaseId, reason }) => {
+        if (this.#granted?.leaseId === leaseId) this.#granted = null;
+        this.#keeper?.revoked(leaseId, reason);
+      }),
+    );
+  }
+
+  #admitted({ clientId, run, round }: Admission): void {
+    const { error } = this.state;
+    this.#holder.update({ clientId, run, connected: true, error: error?.retrying ? null : error });
+    this.#sawRound(round);
+    this.#keeper?.beat();
+  }
+
+  /** `error` null: it goes on again. */
+  #interrupted(error: Error | null): void {
+    if (error === null) {
+      if (this.state.error?.retrying) this.#holder.update({ error: null });
+      return;
+    }
+    const transport = error instanceof TransportError;
+    if (transport && error.code === 'disconnected') this.#holder.update({ connected: false });
+    const advice = transport ? ' What was downloaded and trained is kept; trying again.' : ' Trying again.';
+    this.#holder.update({ error: { code: codeOf(error), message: `${error.message}${advice}`, retrying: true } });
+    this.#condition.poke();
+  }
+
+  #sawRound(round: RoundView): void {
+    if (round.runId !== this.state.run?.runId) return;
+    const phaseEndsAt = round.remainingMs === null ? null : this.#options.clock.now() + round.remainingMs;
+    this.#holder.update({ round, phaseEndsAt });
+    this.#condition.poke();
+  }
+
+  async #propose(signal: AbortSignal): Promise<void> {
+    const { run, ownLimits } = this.state;
+    if (!run || !this.#model) throw new SessionError('closed', 'The session is not prepared; call prepare() first.');
+    this.#limitsChanged = false;
+    const proposal = await this.#device.propose(run, this.#model, ownLimits, signal);
+    this.#holder.update({ proposal, device: this.#device.report() });
+  }
+
+  // --- rounds -----------------------------------------------------------------------------------------------------------
+
+  async #start(): Promise<void> {
+    this.#closing.signal.throwIfAborted();
+    const work = new AbortController();
+    this.#work = work;
+    const signal = AbortSignal.any([work.signal, this.#closing.signal]);
+    this.#failedRounds = 0;
+    this.#holder.update({ finishing: false, outcome: null });
+    try {
+      await abortable(this.prepare(), signal);
+      this.#holder.update({ error: null });
+      await this.#rounds(signal);
+    } catch (error) {
+      if (!signal.aborted) throw this.#failed(error);
+      if (this.#model) this.#end('stopped', this.#stoppedSentence());
+    } finally {
+      this.#work = null;
+      this.#granted = null;
+    }
+  }
+
+  #end(stage: 'stopped' | 'finished', outcome: string): void {
+    this.#holder.update({ ...NOTHING_GOING_ON, outcome });
+    this.#holder.setPaused(false);
+    this.#holder.enter(stage);
+  }
+
+  #stoppedSentence(): string {
+    const { rounds } = this.state.totals;
+    return `Stopped. ${plural(rounds, 'round')} helped; the model stays on this device for the next visit.`;
+  }
+
+  async #rounds(signal: AbortSignal): Promise<void> {
+    await this.#device.revive();
+    for (;;) {
+      this.#holder.enter('waiting');
+      await this.#whenRunning(signal);
+      if (hasEnded(this.state.run)) {
+        this.#end('finished', this.state.run?.outcome ?? 'The run has ended.');
+        return;
+      }
+      if (this.state.finishing) {
+        await this.#leave(null, 'stopped');
+        this.#end('stopped', this.#stoppedSentence());
+        return;
+      }
+      await this.#propose(signal);
+      const lease = await this.#place(signal);
+      if (lease) await this.#play(lease, signal);
+    }
+  }
+
+  /** A lease for the latest proposal; null when something changed that asks for a fresh look first. */
+  async #place(signal: AbortSignal): Promise<Lease | null> {
+    const { clock, data } = this.#options;
+    const { proposal } = this.state;
+    if (!proposal) throw new SessionError('closed', 'There is no proposal; call prepare() first.');
+    const choice: DataChoice =
+      data.kind === 'own'
+        ? { kind: 'own', consent: true, examples: this.state.data.examples ?? 0 }
+        : { kind: 'task', task: data.task };
+    const line = this.#line();
+    try {
+      const lease = await obtainLease({
+        line,
+        clock,
+        condition: this.#condition,
+        join: { device: this.#device.report(), proposal, data: choice },
+        signal,
+        takeGranted: () => {
+          const lease = this.#granted;
+          this.#granted = null;
+          return lease;
+        },
+        changed: () => this.#limitsChanged || this.state.paused || this.state.finishing || hasEnded(this.state.run),
+        round: () => this.state.round,
+        onWaiting: (round, reason) => this.#waiting(round, reason),
+      });
+      // A place must not be held for somebody who paused.
+      if (!lease && this.state.paused) await line.request('round:leave', {}, signal);
+      return lease;
+    } catch (error) {
+      if (!(error instanceof ProtocolError) || error.code !== 'run-not-open') throw error;
+      // The end of a run is no error; its notice may come a moment later.
+      const ended = () => hasEnded(this.state.run);
+      if (await this.#condition.until(ended, signal, { clock, ms: END_NOTICE_MS })) return null;
+      throw error;
+    }
+  }
+
+  #waiting(round: RoundView, reason: string | null): void {
+    if (round !== this.state.round) this.#sawRound(round);
+    const { run } = this.state;
+    if (run) this.#holder.update({ waitingFor: waitingSentence(run, round, reason) });
+  }
+
+  async #play(lease: Lease, signal: AbortSignal): Promise<void> {
+    const { clock, hidden, data } = this.#options;
+    const { manifest } = this.state;
+    if (!manifest || !this.#model)
+      throw new SessionError('closed', 'The session is not prepared; call prepare() first.');
+    const lost = new AbortController();
+    const both = AbortSignal.any([signal, lost.signal]);
+    const task = data.kind === 'own' ? null : lease.task;
+    this.#holder.update({ lease, waitingFor: null, data: { ...this.state.data, task } });
+    const line = this.#line();
+    const keeper = new LeaseKeeper({
+      line,
+      lease,
+      clock,
+      status: () => ({
+        hidden: hidden?.() ?? false,
+        paused: this.state.paused,
+        progress: this.state.progress ?? emptyProgress(lease),
+      }),
+      onRound: (round) => this.#sawRound(round),
+      onLost: (loss) => lost.abort(loss),
+    });
+    this.#keeper = keeper;
+    try {
+      const receipt = await playRound({
+        line,
+        files: this.#files,
+        trainer: this.#device.trainer,
+        clock,
+        holder: this.#holder,
+        condition: this.#condition,
+        manifest,
+        model: this.#model,
+        lease,
+        ownRows: this.#ownRows,
+        signal: both,
+        onStage: () => this.#stageChanged(),
+        whenRunning: () => this.#whenRunning(both),
+        uploadReserveMs: 2 * this.#uploadMs,
+      });
+      this.#delivered(receipt);
+    } catch (error) {
+      // From here on the lease is given up; a heartbeat would only renew it.
+      keeper.close();
+      await this.#roundFailed(lease, error, signal);
+    } finally {
+      keeper.close();
+      this.#keeper = null;
+      this.#holder.update({ lease: null, upload: null, download: null });
+    }
+  }
+
+  #stageChanged(): void {
+    if (this.state.progress?.stage === 'uploading') this.#uploadStartedAt = this.#options.clock.now();
+    this.#keeper?.beat();
+  }
+
+  #delivered(receipt: Receipt): void {
+    const { totals, receipts } = this.state;
+    this.#uploadMs = this.#options.clock.now() - this.#uploadStartedAt;
+    this.#failedRounds = 0;
+    this.#holder.update({
+      receipts: [...receipts, receipt],
+      totals: {
+        rounds: totals.rounds + 1,
+        targetTokens: totals.targetTokens + receipt.targetTokens,
+        uploadBytes: totals.uploadBytes + receipt.bytes,
+      },
+      note: `Round ${receipt.round}: ${formatBytes(receipt.bytes)} delivered, receipt ${receipt.receiptId}.`,
+    });
+  }
+
+  /** Gives the lease back under the right name; throws unless there is another round to try. */
+  async #roundFailed(lease: Lease, error: unknown, signal: AbortSignal): Promise<void> {
+    // stop() releases by itself.
+    signal.throwIfAborted();
+    const loss = error instanceof LeaseLost ? error : asLeaseLost(error);
+    if (loss) {
+      this.#holder.update({
+        note: `Round ${lease.round} went on without this update. ${loss.message}`,
+        progress: null,
+      });
+      return;
+    }
+    const code = codeOf(error);
+    if (code === 'device-lost' || code === 'out-of-memory') {
+      await this.#release(lease.leaseId, code);
+      const ranks = this.state.run?.settings.ranks ?? [];
+      const note = await this.#device.recover(code, lease.grant.rank, ranks, error);
+      this.#holder.update({ note, progress: null });
+      return;
+    }
+    await this.#release(lease.leaseId, code.startsWith('data-') ? 'data' : 'failed');
+    const mayPass = code === 'diverged' || (error instanceof ProtocolError && code.startsWith('upload-'));
+    this.#failedRounds += 1;
+    if (!mayPass || this.#failedRounds >= MOST_FAILED_ROUNDS) throw error;
+    this.#holder.update({ note: messageOf(error), progress: null });
+    // The server may offer the place again at once; a moment's rest keeps a failing device from spinning.
+    await sleep(this.#options.clock, lease.heartbeatMs, signal);
+  }
+
+  #release(leaseId: string, reason: ReleaseReason): Promise<void> {
+    return this.#tell((line, clock) => releaseLease(line, clock, leaseId, reason));
+  }
+
+  /** Gives back the lease, if there is one, and the wish for another. */
+  async #leave(leaseId: string | null, reason: ReleaseReason): Promise<void> {
+    if (leaseId !== null) await this.#release(leaseId, reason);
+    await this.#tell(leaveRound);
+  }
+
+  async #tell(farewell: (line: Line, clock: Clock) => Promise<string | null>): Promise<void> {
+    const note = this.#currentLine && (await farewell(this.#currentLine, this.#options.clock));
+    if (note) this.#holder.update({ note });
+  }
+
+  #whenRunning(signal: AbortSignal): Promise<void> {
+    return this.#condition.until(() => !this.state.paused, signal).then(() => undefined);
+  }
+
+  /** Shows an error that ends the work; returns it. */
+  #failed(error: unknown): unknown {
+    if (this.#closing.signal.aborted) return error;
+    const fault = { code: codeOf(error), message: messageOf(error), retrying: false };
+    this.#holder.update({ ...NOTHING_GOING_ON, error: fault });
+    this.#holder.enter('failed');
+    return error;
+  }
+}
+
+const NOTHING_GOING_ON = {
+  lease: null,
+  waitingFor: null,
+  upload: null,
+  download: null,
+  progress: null,
+  finishing: false,
+} as const;
