@@ -56,7 +56,11 @@ async function timeCalls(gpu: Gpu, plan: Plan, first: number, count: number): Pr
   try {
     const encoder = gpu.device.createCommandEncoder();
     for (let i = 0; i < count; i += 1) {
-      plan.encodeAlone(encoder, first + i, { querySet, beginningOfPassWriteIndex: 2 * i, endOfPassWriteIndex: 2 * i + 1 });
+      plan.encodeAlone(encoder, first + i, {
+        querySet,
+        beginningOfPassWriteIndex: 2 * i,
+        endOfPassWriteIndex: 2 * i + 1,
+      });
     }
     encoder.resolveQuerySet(querySet, 0, 2 * count, resolved, 0);
     encoder.copyBufferToBuffer(resolved, 0, staging, 0, bytes);

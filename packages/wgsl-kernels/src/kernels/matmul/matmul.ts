@@ -3,9 +3,14 @@ import { foldWorkgroups, type KernelCall } from '../../runtime/plan.ts';
 import { layOutParams, type ShaderSource } from '../../runtime/shader.ts';
 import { expectShape, matrixShape, type Tensor } from '../../runtime/tensor.ts';
 import matmulCode from './matmul.wgsl?raw';
+import nnCode from './nn.wgsl?raw';
+import ntCode from './nt.wgsl?raw';
 import tallCode from './tall.wgsl?raw';
 
 export const matmulShader: ShaderSource = { name: 'matmul', code: matmulCode };
+/** For sizes that are multiples of four; {@link matmulShader} serves all others. */
+export const ntMatmulShader: ShaderSource = { name: 'matmul-nt', code: ntCode };
+export const nnMatmulShader: ShaderSource = { name: 'matmul-nn', code: nnCode };
 export const tallMatmulShader: ShaderSource = { name: 'matmul-tall', code: tallCode };
 
 /** Rows and columns of the register tile of one invocation. */
@@ -54,27 +59,20 @@ interface Strides {
   readonly bColumn: number;
 }
 
-function strided(
+/** The shader for any sizes, or the given one where its vectors of four fit. */
+function product(
   name: string,
   tensors: MatmulTensors,
   sizes: Sizes,
-  strides: Strides,
   options: MatmulOptions,
+  { vectors, fits, strides }: { vectors: ShaderSource; fits: boolean; strides: Strides },
 ): KernelCall[] {
   const tiles = Math.ceil(sizes.rows / TILE) * Math.ceil(sizes.columns / TILE);
-  const uniforms = layOutParams(matmulShader, {
-    ...sizes,
-    ...strides,
-    accumulate: options.accumulate ? 1 : 0,
-    alpha: options.alpha ?? 1,
-  });
-  return [
-    {
-      ...describe(name, matmulShader, tensors, sizes),
-      uniforms,
-      workgroups: foldWorkgroups(Math.ceil(tiles / INVOCATIONS)),
-    },
-  ];
+  const epilogue = { accumulate: options.accumulate ? 1 : 0, alpha: options.alpha ?? 1 };
+  const shader = fits ? vectors : matmulShader;
+  const uniforms = layOutParams(shader, fits ? { ...sizes, ...epilogue } : { ...sizes, ...strides, ...epilogue });
+  const workgroups = foldWorkgroups(Math.ceil(tiles / INVOCATIONS));
+  return [{ ...describe(name, shader, tensors, sizes), uniforms, workgroups }];
 }
 
 /** c [M, N] (+)= α · a [M, K] · bᵀ, b [N, K]. Throws GpuError 'shape'. */
@@ -83,13 +81,12 @@ export function matmulNT(tensors: MatmulTensors, options: MatmulOptions = {}): K
   const [columns] = matrixShape('matmulNT', 'b', tensors.b);
   expectShape('matmulNT', 'b', tensors.b, [columns, inner]);
   expectShape('matmulNT', 'c', tensors.c, [rows, columns]);
-  return strided(
-    'matmul-nt',
-    tensors,
-    { rows, columns, inner },
-    { aRow: inner, aInner: 1, bInner: 1, bColumn: inner },
-    options,
-  );
+  const strides = { aRow: inner, aInner: 1, bInner: 1, bColumn: inner };
+  return product('matmul-nt', tensors, { rows, columns, inner }, options, {
+    vectors: ntMatmulShader,
+    fits: inner % 4 === 0,
+    strides,
+  });
 }
 
 /** c [M, N] (+)= α · a [M, K] · b [K, N]. Throws GpuError 'shape'. */
@@ -98,13 +95,12 @@ export function matmulNN(tensors: MatmulTensors, options: MatmulOptions = {}): K
   const [, columns] = matrixShape('matmulNN', 'b', tensors.b);
   expectShape('matmulNN', 'b', tensors.b, [inner, columns]);
   expectShape('matmulNN', 'c', tensors.c, [rows, columns]);
-  return strided(
-    'matmul-nn',
-    tensors,
-    { rows, columns, inner },
-    { aRow: inner, aInner: 1, bInner: columns, bColumn: 1 },
-    options,
-  );
+  const strides = { aRow: inner, aInner: 1, bInner: columns, bColumn: 1 };
+  return product('matmul-nn', tensors, { rows, columns, inner }, options, {
+    vectors: nnMatmulShader,
+    fits: inner % 4 === 0 && columns % 4 === 0,
+    strides,
+  });
 }
 
 /** c [M, N] (+)= α · aᵀ · b, a [K, M], b [K, N]; meant for K much longer than M and N. Throws GpuError 'shape'. */

@@ -4,6 +4,9 @@ import { layOutParams, type ShaderSource } from '../../runtime/shader.ts';
 import { expectShape, matrixShape, type Tensor } from '../../runtime/tensor.ts';
 import code from './rms-norm.wgsl?raw';
 
+/** As in the shader. */
+const ROWS_PER_WORKGROUP = 4;
+
 export const rmsNormShader: ShaderSource = { name: 'rms-norm', code };
 
 /**
@@ -25,7 +28,7 @@ export function rmsNormForward(
       entryPoint: 'forward',
       bindings: [x, weight, rstd, y],
       uniforms: layOutParams(rmsNormShader, { rows, width, accumulate: 0, eps }),
-      workgroups: foldWorkgroups(rows),
+      workgroups: foldWorkgroups(Math.ceil(rows / ROWS_PER_WORKGROUP)),
       flops: 4 * rows * width,
       bytes: x.bytes + y.bytes + weight.bytes + rstd.bytes,
     },
@@ -49,7 +52,7 @@ export function rmsNormBackward(
       entryPoint: 'backward',
       bindings: [x, weight, rstd, dy, dx],
       uniforms: layOutParams(rmsNormShader, { rows, width, accumulate: accumulate ? 1 : 0, eps: 0 }),
-      workgroups: foldWorkgroups(rows),
+      workgroups: foldWorkgroups(Math.ceil(rows / ROWS_PER_WORKGROUP)),
       flops: 8 * rows * width,
       bytes: x.bytes + dy.bytes + dx.bytes + weight.bytes + rstd.bytes,
     },
