@@ -1,1 +1,3 @@
-export {};
+// The server: rounds, storage, merging, HTTP and Socket.IO behind one function.
+export { ServerError, type ServerErrorCode } from './errors.ts';
+export { createServer, type RunningServer, type ServerOptions } from './server.ts';

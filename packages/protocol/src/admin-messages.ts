@@ -102,6 +102,19 @@ export const runSnapshotSchema = z.object({
 });
 export type RunSnapshot = z.infer<typeof runSnapshotSchema>;
 
+/** One device's share of a run, over all rounds. */
+export const contributorSchema = z.object({
+  clientId: idSchema,
+  name: z.string().nullable(),
+  rounds: countSchema,
+  targetTokens: countSchema,
+  uploadBytes: countSchema,
+  largestRank: countSchema,
+  quarantined: countSchema,
+  lastRound: countSchema,
+});
+export type Contributor = z.infer<typeof contributorSchema>;
+
 export const overviewSchema = z.object({
   model: manifestSchema.shape.model,
   tasks: z.array(taskInfoSchema),

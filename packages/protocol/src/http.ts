@@ -11,4 +11,6 @@ export const ROUTES = {
   adapter: (runId: string, file: string) => `/api/runs/${runId}/adapter/${file}`,
   /** Needs the admin token. One JSON document a line: everything the dashboard draws. */
   events: (runId: string) => `/api/runs/${runId}/events.jsonl`,
+  /** Needs the admin token. `{ contributors: Contributor[] }`, most target tokens first. */
+  contributors: (runId: string) => `/api/runs/${runId}/contributors`,
 } as const;

@@ -171,7 +171,10 @@ class Draft {
     if (this.state.run === 'completed' || this.state.run === 'stopped') return;
     const held = liveLeaseOf(this.state, wish.clientId);
     if (held) this.#mark(held.leaseId, 'dropped', 'The volunteer asked for another lease.');
-    this.#set({ wishes: [...this.state.wishes.filter((other) => other.clientId !== wish.clientId), wish] });
+    // Who asks again keeps its place in the queue.
+    const waits = this.state.wishes.some((other) => other.clientId === wish.clientId);
+    const replaced = this.state.wishes.map((other) => (other.clientId === wish.clientId ? wish : other));
+    this.#set({ wishes: waits ? replaced : [...this.state.wishes, wish] });
     this.#fill();
   }
 

@@ -1,0 +1,167 @@
+// The HTTP side: pages, manifests, files, adapters, health. Errors are JSON: { error: WireError }.
+import { createReadStream, existsSync } from 'node:fs';
+import helmet from '@fastify/helmet';
+import rateLimit from '@fastify/rate-limit';
+import statics from '@fastify/static';
+import { type ErrorCode, idSchema, ProtocolError, parseMessage, ROUTES, sha256Schema } from '@weft/protocol';
+import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
+import type { Logger } from 'pino';
+import { z } from 'zod';
+import type { AdminAuth } from '../auth/token.ts';
+import { messageOf } from '../errors.ts';
+import type { Registry } from '../runs/registry.ts';
+import type { History } from '../store/database.ts';
+import { ADAPTER_FILES, adapterFolder, adapterZip } from './adapter.ts';
+import { sendBlob } from './blob.ts';
+import { createMetrics } from './metrics.ts';
+
+export interface HttpDeps {
+  readonly registry: Registry;
+  readonly auth: AdminAuth;
+  readonly logger: Logger;
+  readonly history: History;
+  /** Folder of the built pages: index.html, admin.html and what they load. */
+  readonly pagesDir: string;
+  /** Requests one address may make a minute. */
+  readonly requestsPerMinute: number;
+}
+
+const STATUS: Partial<Record<ErrorCode, number>> = {
+  unauthorised: 401,
+  'bad-message': 400,
+  'unknown-run': 404,
+  'not-found': 404,
+  'rate-limited': 429,
+  'storage-full': 507,
+  internal: 500,
+};
+
+const runParams = z.object({ runId: idSchema });
+const adapterParams = z.object({ runId: idSchema, file: z.enum([...ADAPTER_FILES, 'adapter.zip']) });
+const adapterQuery = z.object({
+  rank: z.coerce.number().int().positive().optional(),
+  version: z.coerce.number().int().positive().optional(),
+});
+
+const TYPES: Record<string, string> = {
+  'adapter_config.json': 'application/json; charset=utf-8',
+  'adapter_model.safetensors': 'application/octet-stream',
+  'README.md': 'text/markdown; charset=utf-8',
+  'adapter.zip': 'application/zip',
+};
+
+/** What an HTTP peer is told of an error. */
+function toHttpError(error: unknown): { status: number; error: ProtocolError } {
+  if (error instanceof ProtocolError) return { status: STATUS[error.code] ?? 400, error };
+  const status = error instanceof Error && 'statusCode' in error ? Number(error.statusCode) : 500;
+  if (status === 404) return { status, error: new ProtocolError('not-found', messageOf(error)) };
+  if (status >= 400 && status < 500) return { status, error: new ProtocolError('bad-message', messageOf(error)) };
+  return {
+    status: 500,
+    error: new ProtocolError('internal', 'The server failed at this request; its log says why.', { cause: error }),
+  };
+}
+
+export async function createHttp(deps: HttpDeps): Promise<FastifyInstance> {
+  const { registry, logger, pagesDir } = deps;
+  const app = fastify({
+    loggerInstance: logger.child({ part: 'http' }, { level: 'warn' }),
+    forceCloseConnections: true,
+    routerOptions: { maxParamLength: 200 },
+  }) as unknown as FastifyInstance;
+  app.setErrorHandler((error, _request, reply) => {
+    const told = toHttpError(error);
+    if (told.status >= 500) logger.error({ err: error }, 'a request failed');
+    void reply.code(told.status).send({ error: told.error.toWire() });
+  });
+  app.setNotFoundHandler((request, reply) => {
+    const error = new ProtocolError('not-found', `There is nothing at ${request.url.slice(0, 200)}.`);
+    void reply.code(404).send({ error: error.toWire() });
+  });
+  await app.register(helmet, {
+    contentSecurityPolicy: {
+      useDefaults: false,
+      directives: {
+        defaultSrc: ["'self'"],
+        // ws: for browsers that do not count it as 'self'.
+        connectSrc: ["'self'", 'ws:', 'wss:'],
+        imgSrc: ["'self'", 'data:', 'blob:'],
+        workerSrc: ["'self'", 'blob:'],
+        objectSrc: ["'none'"],
+        baseUri: ["'self'"],
+        formAction: ["'self'"],
+        frameAncestors: ["'none'"],
+      },
+    },
+    // Plain HTTP on a home network must keep working; a proxy that speaks TLS adds the header itself.
+    strictTransportSecurity: false,
+  });
+  await app.register(rateLimit, {
+    max: deps.requestsPerMinute,
+    timeWindow: '1 minute',
+    errorResponseBuilder: (_request, context) =>
+      new ProtocolError('rate-limited', `Too many requests; wait ${context.after}.`, { retryAfterMs: context.ttl }),
+  });
+  await app.register(statics, { root: pagesDir, index: 'index.html' });
+  addPages(app);
+  addRuns(app, deps);
+  addOperatorFiles(app, deps);
+  const metrics = createMetrics(registry);
+  app.get(ROUTES.health, () => ({ status: 'ok', runs: registry.all().length }));
+  app.get(ROUTES.metrics, async (_request, reply) => {
+    const text = await metrics.metrics();
+    return reply.type(metrics.contentType).send(text);
+  });
+  return app;
+}
+
+function addPages(app: FastifyInstance): void {
+  app.get('/admin', (_request, reply) => reply.sendFile('admin.html'));
+}
+
+function addRuns(app: FastifyInstance, { registry }: HttpDeps): void {
+  const params = (request: FastifyRequest) => parseMessage(runParams, request.params, 'address');
+  app.get(ROUTES.runs, () => ({ runs: registry.all().map((run) => run.view()) }));
+  app.get(ROUTES.run(':runId'), (request) => registry.get(params(request).runId).view());
+  app.get(ROUTES.manifest(':runId'), (request) => registry.get(params(request).runId).manifest());
+  app.get(ROUTES.blob(':sha256'), async (request, reply) => {
+    const { sha256 } = parseMessage(z.object({ sha256: sha256Schema }), request.params, 'address');
+    const served = registry.files.get(sha256);
+    const path = served?.path ?? registry.blobs.path(sha256);
+    if (!existsSync(path)) throw new ProtocolError('not-found', `The server has no file ${sha256.slice(0, 12)}….`);
+    return sendBlob(request, reply, path, sha256);
+  });
+}
+
+function addOperatorFiles(app: FastifyInstance, { registry, auth, history }: HttpDeps): void {
+  const authorise = (request: FastifyRequest): void => {
+    auth.check(/^Bearer (.+)$/.exec(request.headers.authorization ?? '')?.[1] ?? '');
+  };
+  app.get(ROUTES.adapter(':runId', ':file'), async (request, reply) => {
+    authorise(request);
+    const { runId, file } = parseMessage(adapterParams, request.params, 'address');
+    const query = parseMessage(adapterQuery, request.query, 'query');
+    const source = await registry.get(runId).adapterSource(query);
+    const bytes = file === 'adapter.zip' ? adapterZip(source) : adapterFolder(source)[file];
+    const name = file === 'adapter.zip' ? `${runId}-v${source.version}-r${source.grant.rank}.zip` : file;
+    return sendFile(reply, bytes, name, TYPES[file] ?? 'application/octet-stream');
+  });
+  app.get(ROUTES.contributors(':runId'), async (request) => {
+    authorise(request);
+    const run = registry.get(parseMessage(runParams, request.params, 'address').runId);
+    return { contributors: await history.contributors(run.runId) };
+  });
+  app.get(ROUTES.events(':runId'), async (request, reply) => {
+    authorise(request);
+    const run = registry.get(parseMessage(runParams, request.params, 'address').runId);
+    return reply.type('application/x-ndjson; charset=utf-8').send(createReadStream(run.eventsPath));
+  });
+}
+
+function sendFile(reply: FastifyReply, bytes: Uint8Array, name: string, type: string): FastifyReply {
+  return reply
+    .type(type)
+    .header('content-disposition', `attachment; filename="${name}"`)
+    .header('cache-control', 'no-store')
+    .send(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+}

@@ -1,0 +1,39 @@
+// What an upload claims about itself, checked before a byte of it is taken.
+import { type Lease, ProtocolError, type UploadBegin } from '@weft/protocol';
+import { factorBytes, type Matrix } from '../runs/grants.ts';
+
+/** Room for the file's header: a few names and offsets a tensor. */
+const headerAllowance = (matrices: number): number => 4096 + 512 * matrices;
+
+/** Throws the ProtocolError that names what is wrong with the announcement. */
+export function checkAnnouncement(begin: UploadBegin, lease: Lease, matrices: readonly Matrix[]): void {
+  if (begin.runHash !== lease.runHash) {
+    throw new ProtocolError(
+      'upload-run',
+      `The upload was trained for run ${begin.runHash.slice(0, 12)}…, the lease is of ${lease.runHash.slice(0, 12)}…. Start again from this run's files.`,
+    );
+  }
+  if (begin.startHash !== lease.start.sha256) {
+    throw new ProtocolError(
+      'upload-start',
+      `The upload was trained from start weights ${begin.startHash.slice(0, 12)}…, the lease gave ${lease.start.sha256.slice(0, 12)}…. Train again from the lease's start weights.`,
+    );
+  }
+  const largest = factorBytes(lease.grant, matrices) + headerAllowance(matrices.length);
+  if (begin.bytes > largest) {
+    throw new ProtocolError(
+      'upload-too-large',
+      `The upload has ${begin.bytes} bytes; factors of the granted rank ${lease.grant.rank} take at most ${largest}.`,
+    );
+  }
+  const { steps, batchSize, sequenceLength } = lease.training;
+  const limits = [
+    ['steps', begin.steps, steps],
+    ['examples', begin.examples, steps * batchSize],
+    ['target tokens', begin.targetTokens, steps * batchSize * sequenceLength],
+  ] as const;
+  for (const [what, claimed, most] of limits) {
+    if (claimed <= most) continue;
+    throw new ProtocolError('upload-tokens', `The upload claims ${claimed} ${what}; the grant allows at most ${most}.`);
+  }
+}

@@ -1,0 +1,129 @@
+// From announcement to receipt. An upload that passes its checks is on disk, flushed, with its sidecar, before anybody is
+// told so; whoever asks again for the same upload gets the same receipt.
+import { randomBytes } from 'node:crypto';
+import { sha256Hex } from '@weft/formats';
+import { type Lease, ProtocolError, type Receipt, type UploadBegin } from '@weft/protocol';
+import type { RunContext } from '../runs/run-context.ts';
+import type { UploadRecord } from '../store/run-store.ts';
+import { checkAnnouncement } from './announcement.ts';
+import { checkFactors } from './factors.ts';
+
+/** Rounds back for which a receipt is still found: a client whose line broke at the very end asks for its again. */
+const ROUNDS_REMEMBERED = 2;
+
+export interface Delivery {
+  readonly lease: Lease;
+  readonly clientId: string;
+  readonly name: string | null;
+  readonly own: boolean;
+}
+
+/** The round's side of a commit. */
+export interface LeaseHooks {
+  /** Throws when the lease can no longer deliver. Asked again after every wait. */
+  checkOpen(): void;
+  /** The receipt is on disk. Must count it at once. */
+  accepted(receipt: Receipt): void;
+}
+
+export class Deliveries {
+  readonly #context: RunContext;
+  readonly #receipts = new Map<string, Receipt>();
+  readonly #committing = new Map<string, { sha256: string; receipt: Promise<Receipt> }>();
+
+  constructor(context: RunContext) {
+    this.#context = context;
+    for (const round of context.store.uploadRounds().slice(-ROUNDS_REMEMBERED)) {
+      for (const { receipt } of context.store.readUploads(round)) this.#receipts.set(receipt.leaseId, receipt);
+    }
+  }
+
+  /** The receipt this client got for the lease, or null. */
+  known(clientId: string, leaseId: string): Receipt | null {
+    const receipt = this.#receipts.get(leaseId);
+    return receipt?.clientId === clientId ? receipt : null;
+  }
+
+  /** The receipt, when it is for these bytes; else throws 'already-committed'. */
+  sameAs(receipt: Receipt, sha256: string): Receipt {
+    if (receipt.sha256 === sha256) return receipt;
+    throw new ProtocolError(
+      'already-committed',
+      `The lease has already delivered upload ${receipt.sha256.slice(0, 12)}…; a lease delivers once.`,
+    );
+  }
+
+  /** Returns the offset at which the client goes on. */
+  async begin(lease: Lease, begin: UploadBegin): Promise<number> {
+    checkAnnouncement(begin, lease, this.#context.matrices);
+    return this.#context.partials.begin(begin);
+  }
+
+  chunk(leaseId: string, offset: number, bytes: Uint8Array): Promise<number> {
+    return this.#context.partials.chunk(leaseId, offset, bytes);
+  }
+
+  commit(delivery: Delivery, sha256: string, lease: LeaseHooks): Promise<Receipt> {
+    const { leaseId } = delivery.lease;
+    const committing = this.#committing.get(leaseId);
+    if (committing?.sha256 === sha256) return committing.receipt;
+    const before = committing?.receipt.catch(() => null) ?? Promise.resolve(null);
+    const receipt = before.then((first) => first ?? this.#commit(delivery, sha256, lease));
+    const entry = { sha256, receipt };
+    this.#committing.set(leaseId, entry);
+    return receipt
+      .finally(() => {
+        if (this.#committing.get(leaseId) === entry) this.#committing.delete(leaseId);
+      })
+      .then((made) => this.sameAs(made, sha256));
+  }
+
+  async #commit(delivery: Delivery, sha256: string, hooks: LeaseHooks): Promise<Receipt> {
+    const { partials, uploads, blobs, matrices, store, now, index } = this.#context;
+    const { lease, clientId, name, own } = delivery;
+    const { begin, bytes } = await partials.whole(lease.leaseId);
+    try {
+      const actual = await sha256Hex(bytes);
+      if (actual !== sha256 || actual !== begin.sha256) {
+        throw new ProtocolError(
+          'upload-hash',
+          `The bytes have the SHA-256 ${actual.slice(0, 12)}…, announced was ${begin.sha256.slice(0, 12)}…. Send the upload again from the start.`,
+        );
+      }
+      checkFactors(bytes, blobs.read(lease.start.sha256), lease, matrices);
+    } catch (error) {
+      await partials.discard(lease.leaseId);
+      throw error;
+    }
+    hooks.checkOpen();
+    await partials.keep(lease.leaseId, (file) => void uploads.adopt(file, sha256));
+    hooks.checkOpen();
+    // From here on nothing waits, so the round cannot end between the receipt and its counting.
+    const receipt: Receipt = {
+      receiptId: randomBytes(12).toString('hex'),
+      runId: lease.runId,
+      round: lease.round,
+      clientId,
+      leaseId: lease.leaseId,
+      sha256,
+      bytes: bytes.length,
+      targetTokens: begin.targetTokens,
+      acceptedAt: now().toISOString(),
+    };
+    const record: UploadRecord = {
+      receipt,
+      begin,
+      name,
+      rank: lease.grant.rank,
+      grant: lease.grant,
+      task: lease.task,
+      own,
+      startVersion: lease.startVersion,
+    };
+    store.writeUpload(record);
+    this.#receipts.set(lease.leaseId, receipt);
+    index.upload(record);
+    hooks.accepted(receipt);
+    return receipt;
+  }
+}

@@ -1,0 +1,93 @@
+// What an upload holds, checked before its receipt: every granted factor, at its granted rank, in float32, finite, and no
+// further from its start than training can have moved it.
+import { parsePeftTensorName, peftTensorName, type RawTensor, rankOf, readSafetensors, toFloat32 } from '@weft/formats';
+import { type Lease, ProtocolError } from '@weft/protocol';
+import { messageOf } from '../errors.ts';
+import type { Matrix } from '../runs/grants.ts';
+
+/** AdamW moves an element by at most about 3.2 · learning rate a step (β = 0.9, 0.999); ten leaves room for other optimisers. */
+const FARTHEST_STEP = 10;
+
+/**
+ * Checks an upload against its lease. `start` are the start weights as served. Throws the ProtocolError that names the
+ * tensor at fault.
+ */
+export function checkFactors(bytes: Uint8Array, start: Uint8Array, lease: Lease, matrices: readonly Matrix[]): void {
+  const tensors = readTensors(bytes);
+  const starts = readSafetensors(start, 'the start weights').tensors;
+  const { grant, training } = lease;
+  const reach = Math.max(1, FARTHEST_STEP * training.learningRate * training.steps);
+  const expected = new Set<string>();
+  for (const { module, out, in: columns } of matrices) {
+    const rank = rankOf(grant, module);
+    for (const [factor, shape, rankAxis] of [
+      ['A', [rank, columns], 0],
+      ['B', [out, rank], 1],
+    ] as const) {
+      const name = peftTensorName(module, factor);
+      expected.add(name);
+      const tensor = tensors.get(name);
+      if (!tensor) throw new ProtocolError('upload-shape', `The upload lacks ${name}; send all granted factors.`);
+      checkShape(name, tensor, shape, rankAxis);
+      const from = starts.get(name);
+      checkValues(name, toFloat32(tensor, name), from ? toFloat32(from, name) : new Float32Array(0), reach);
+    }
+  }
+  for (const name of tensors.keys()) {
+    if (expected.has(name)) continue;
+    const what = parsePeftTensorName(name) ? 'a matrix the run does not adapt' : 'no LoRA factor';
+    throw new ProtocolError('upload-shape', `The upload holds ${name.slice(0, 120)}, which is ${what}.`);
+  }
+}
+
+function readTensors(bytes: Uint8Array): ReadonlyMap<string, RawTensor> {
+  try {
+    return readSafetensors(bytes, 'the upload').tensors;
+  } catch (cause) {
+    throw new ProtocolError('upload-format', `The upload is not a well-formed safetensors file: ${messageOf(cause)}`, {
+      cause,
+    });
+  }
+}
+
+function checkShape(name: string, tensor: RawTensor, shape: readonly number[], rankAxis: 0 | 1): void {
+  if (tensor.dtype !== 'F32') {
+    throw new ProtocolError('upload-dtype', `${name} has element type ${tensor.dtype}; F32 was announced.`);
+  }
+  const same = tensor.shape.length === 2 && tensor.shape.every((size, i) => size === shape[i]);
+  if (same) return;
+  const onlyRank = tensor.shape.length === 2 && tensor.shape[1 - rankAxis] === shape[1 - rankAxis];
+  if (onlyRank) {
+    throw new ProtocolError(
+      'upload-rank',
+      `${name} has rank ${tensor.shape[rankAxis]}; granted was rank ${shape[rankAxis]}.`,
+    );
+  }
+  throw new ProtocolError(
+    'upload-shape',
+    `${name} is [${tensor.shape.join(', ')}]; granted was [${shape.join(', ')}].`,
+  );
+}
+
+/** `reach`: root mean square distance from the start that is still believed. */
+function checkValues(name: string, values: Float32Array, start: Float32Array, reach: number): void {
+  let sum = 0;
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i] ?? 0;
+    if (!Number.isFinite(value)) {
+      throw new ProtocolError(
+        'upload-non-finite',
+        `${name} holds ${value} at element ${i}; training has diverged. Lower the learning rate.`,
+      );
+    }
+    const moved = value - (start[i] ?? 0);
+    sum += moved * moved;
+  }
+  const distance = Math.sqrt(sum);
+  const farthest = reach * Math.sqrt(values.length);
+  if (distance <= farthest) return;
+  throw new ProtocolError(
+    'upload-norm',
+    `${name} lies ${distance.toPrecision(3)} from its start; the granted steps can move it ${farthest.toPrecision(3)} at most.`,
+  );
+}

@@ -1,0 +1,44 @@
+// What a run asks of the merge workers. Files go by path: a worker reads the tensors it needs, and no factor ever lies in
+// the server's own memory.
+import type { Grant, MatrixSpectrum, StrategyName } from '@weft/protocol';
+import type { Matrix } from '../runs/grants.ts';
+
+/** One upload and what it was started from, both as files with PEFT names at `grant`. */
+export interface UploadFiles {
+  readonly path: string;
+  readonly startPath: string;
+  readonly grant: Grant;
+}
+
+export interface ReadOutJob {
+  /** Committed state to read out of; null for version 0. */
+  readonly global: string | null;
+  readonly matrices: readonly Matrix[];
+  readonly grant: Grant;
+  /** Seeds the rows of A where there is nothing to read out. */
+  readonly seed: string;
+}
+
+export interface MergeJob {
+  readonly strategy: StrategyName;
+  readonly global: string | null;
+  readonly matrices: readonly Matrix[];
+  /** In the order in which they are summed: by hash. Weights add up to 1. */
+  readonly uploads: readonly (UploadFiles & { readonly weight: number })[];
+  /** Rank the state is kept at; a matrix keeps at most min(out, in). */
+  readonly stateRank: number;
+}
+
+export interface MergeResult {
+  /** The next state: safetensors, float64. */
+  readonly state: Uint8Array;
+  readonly spectra: readonly MatrixSpectrum[];
+}
+
+export interface Merger {
+  /** Start weights: safetensors with PEFT names, float32. */
+  readOut(job: ReadOutJob): Promise<Uint8Array>;
+  /** Frobenius norm of s·B·A − s·B₀·A₀ over all matrices, for each upload. */
+  changeNorms(uploads: readonly UploadFiles[], matrices: readonly Matrix[]): Promise<number[]>;
+  merge(job: MergeJob): Promise<MergeResult>;
+}

@@ -1,0 +1,97 @@
+// The merger as child processes: their memory and their stalls are not the server's, and a crash is an error of one job.
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { readSafetensors, type TensorToWrite, toFloat64, writeSafetensors } from '@weft/formats';
+import { Tinypool } from 'tinypool';
+import type { Matrix } from '../runs/grants.ts';
+import { workerPath } from '../worker-path.ts';
+import type { MergeJob, MergeResult, Merger, ReadOutJob, UploadFiles } from './merger.ts';
+import type { ChangeTask, MergeTask, MergeTaskResult, ReadOutTask } from './worker.ts';
+
+/** An idle worker ends after this many milliseconds; rounds come in bursts. */
+const IDLE_MS = 30_000;
+
+export class WorkerMerger implements Merger {
+  readonly #workers: number;
+  readonly #folder: string;
+  #pool: Tinypool | null = null;
+  #serial = 0;
+
+  /** `workers`: child processes at most; by default one less than there are cores, four at most. */
+  constructor(workers = Math.max(1, Math.min(4, availableParallelism() - 1))) {
+    this.#workers = workers;
+    this.#folder = mkdtempSync(join(tmpdir(), 'weft-merge-'));
+    // Found missing here, it keeps the server from starting; found missing later, it would cost a round.
+    workerPath('merge-worker');
+  }
+
+  #run<Task, Result>(name: 'readOut' | 'changeNorm' | 'mergeMatrices', task: Task): Promise<Result> {
+    this.#pool ??= new Tinypool({
+      filename: workerPath('merge-worker'),
+      runtime: 'child_process',
+      minThreads: 0,
+      maxThreads: this.#workers,
+      idleTimeout: IDLE_MS,
+      env: { ...process.env } as Record<string, string>,
+      // Loaders and inspectors of this process are not the workers'.
+      execArgv: [],
+    });
+    return this.#pool.run(task, { name }) as Promise<Result>;
+  }
+
+  async readOut(job: ReadOutJob): Promise<Uint8Array> {
+    return this.#withOutput(async (output) => {
+      await this.#run<ReadOutTask, void>('readOut', { ...job, output });
+      return readFileSync(output);
+    });
+  }
+
+  changeNorms(uploads: readonly UploadFiles[], matrices: readonly Matrix[]): Promise<number[]> {
+    return Promise.all(uploads.map((upload) => this.#run<ChangeTask, number>('changeNorm', { upload, matrices })));
+  }
+
+  async merge(job: MergeJob): Promise<MergeResult> {
+    const parts = await Promise.all(
+      split(job.matrices, this.#workers).map((matrices) =>
+        this.#withOutput(async (output) => {
+          const { spectra } = await this.#run<MergeTask, MergeTaskResult>('mergeMatrices', {
+            ...job,
+            matrices,
+            output,
+          });
+          return { spectra, bytes: readFileSync(output) };
+        }),
+      ),
+    );
+    const tensors = parts.flatMap(({ bytes }) =>
+      [...readSafetensors(bytes, 'a merged part').tensors].map<TensorToWrite>(([name, tensor]) => ({
+        name,
+        dtype: 'F64',
+        shape: tensor.shape,
+        data: toFloat64(tensor, name),
+      })),
+    );
+    return { state: writeSafetensors(tensors), spectra: parts.flatMap((part) => part.spectra) };
+  }
+
+  async #withOutput<T>(work: (output: string) => Promise<T>): Promise<T> {
+    const output = join(this.#folder, `${this.#serial++}.safetensors`);
+    try {
+      return await work(output);
+    } finally {
+      rmSync(output, { force: true });
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#pool?.destroy();
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+}
+
+/** Consecutive parts of nearly equal length. */
+function split<T>(items: readonly T[], parts: number): T[][] {
+  const size = Math.max(1, Math.ceil(items.length / parts));
+  return Array.from({ length: Math.ceil(items.length / size) }, (_, i) => items.slice(i * size, (i + 1) * size));
+}

@@ -1,0 +1,36 @@
+import { describe, expect, it } from 'vitest';
+import { quarantine, type Suspect } from './quarantine.ts';
+
+const upload = (leaseId: string, changeNorm: number, rest: Partial<Suspect> = {}): Suspect => ({
+  leaseId,
+  sha256: leaseId,
+  steps: 10,
+  changeNorm,
+  ...rest,
+});
+
+describe('quarantine', () => {
+  it('leaves honest small cohorts alone, even very different ones', () => {
+    expect(quarantine([upload('a', 1), upload('b', 4), upload('c', 9)])).toEqual([]);
+    expect(quarantine([upload('a', 1), upload('b', 500)])).toEqual([]);
+    expect(quarantine([upload('a', 0), upload('b', 0), upload('c', 3)])).toEqual([]);
+  });
+
+  it('takes out an update far larger than the others', () => {
+    const found = quarantine([upload('a', 1), upload('b', 1.5), upload('c', 100), upload('d', 0.7)]);
+    expect(found.map((bad) => bad.leaseId)).toEqual(['c']);
+    expect(found[0]?.reason).toMatch(/^norm: /);
+  });
+
+  it('does not blame one who trained on for those who finished early', () => {
+    expect(
+      quarantine([upload('a', 0.1, { steps: 1 }), upload('b', 0.1, { steps: 1 }), upload('c', 2, { steps: 40 })]),
+    ).toEqual([]);
+  });
+
+  it('takes out copies, but not equal uploads of those who did nothing', () => {
+    const copied = quarantine([upload('a', 1, { sha256: 'x' }), upload('b', 1, { sha256: 'x' }), upload('c', 1)]);
+    expect(copied.map((bad) => bad.leaseId)).toEqual(['b']);
+    expect(quarantine([upload('a', 0, { sha256: 'x' }), upload('b', 0, { sha256: 'x' }), upload('c', 1)])).toEqual([]);
+  });
+});

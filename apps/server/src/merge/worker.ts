@@ -1,0 +1,129 @@
+// Entry of a merge process: one job at a time, files in, a file out. All mathematics is flexlora's.
+import { writeFileSync } from 'node:fs';
+import { basename } from 'node:path';
+import { type Factors, normOfSum, readOut as readOutMatrix, strategyByName } from '@weft/flexlora';
+import {
+  alphaOf,
+  type LoraFactors,
+  peftTensorName,
+  rankOf,
+  scaleOf,
+  writeFactors,
+  writeSafetensors,
+} from '@weft/formats';
+import type { Grant, MatrixSpectrum } from '@weft/protocol';
+import type { Matrix } from '../runs/grants.ts';
+import type { MergeJob, ReadOutJob, UploadFiles } from './merger.ts';
+import { readState, stateTensors } from './state-file.ts';
+import { TensorFile } from './tensor-file.ts';
+
+export interface ReadOutTask extends ReadOutJob {
+  /** File to write. */
+  readonly output: string;
+}
+
+export interface ChangeTask {
+  readonly upload: UploadFiles;
+  readonly matrices: readonly Matrix[];
+}
+
+export interface MergeTask extends MergeJob {
+  readonly output: string;
+}
+
+export interface MergeTaskResult {
+  readonly spectra: MatrixSpectrum[];
+}
+
+/** Runs `work` with the files open. */
+function withFiles<T>(paths: readonly (string | null)[], work: (files: (TensorFile | null)[]) => T): T {
+  const files: (TensorFile | null)[] = [];
+  try {
+    for (const path of paths) files.push(path === null ? null : new TensorFile(path));
+    return work(files);
+  } finally {
+    for (const file of files) file?.close();
+  }
+}
+
+function readFactors(file: TensorFile | null | undefined, grant: Grant, matrix: Matrix): Factors {
+  if (!file) throw new RangeError('A file of factors is not open.');
+  const { module, out, in: columns } = matrix;
+  const rank = rankOf(grant, module);
+  return {
+    out,
+    in: columns,
+    rank,
+    scale: scaleOf(alphaOf(grant, module), rank),
+    a: file.float64(peftTensorName(module, 'A')),
+    b: file.float64(peftTensorName(module, 'B')),
+  };
+}
+
+/** Writes start weights: every matrix of the state at its granted rank. */
+export function readOut({ global, matrices, grant, seed, output }: ReadOutTask): void {
+  const factors = withFiles([global], ([state = null]) =>
+    matrices.map<LoraFactors>((matrix) => {
+      const { module } = matrix;
+      const rank = rankOf(grant, module);
+      const alpha = alphaOf(grant, module);
+      const { a, b, scale } = readOutMatrix(readState(state, matrix), {
+        rank,
+        scale: scaleOf(alpha, rank),
+        seed: `${seed}/${module}`,
+      });
+      return { module, out: matrix.out, in: matrix.in, rank, alpha, scale, a, b };
+    }),
+  );
+  writeFileSync(output, writeFactors(factors));
+}
+
+/** ‖s·B·A − s·B₀·A₀‖ over all matrices. Written as s·(B − B₀)·A + s·B₀·(A − A₀), so that no training is exactly 0. */
+export function changeNorm({ upload, matrices }: ChangeTask): number {
+  return withFiles([upload.path, upload.startPath], ([end, start]) => {
+    let squares = 0;
+    for (const matrix of matrices) {
+      const after = readFactors(end, upload.grant, matrix);
+      const before = readFactors(start, upload.grant, matrix);
+      const b = Float64Array.from(after.b, (value, i) => value - (before.b[i] ?? 0));
+      const a = Float64Array.from(after.a, (value, i) => value - (before.a[i] ?? 0));
+      squares +=
+        normOfSum([
+          { weight: 1, factors: { ...after, b } },
+          { weight: 1, factors: { ...before, a } },
+        ]) ** 2;
+    }
+    return Math.sqrt(squares);
+  });
+}
+
+/** Merges these matrices one after the other and writes their next state. */
+export function mergeMatrices({ strategy, global, matrices, uploads, stateRank, output }: MergeTask): MergeTaskResult {
+  const { mergeMatrix, needsStart } = strategyByName(strategy);
+  const paths = [
+    global,
+    ...uploads.map((upload) => upload.path),
+    ...uploads.map((upload) => (needsStart ? upload.startPath : null)),
+  ];
+  const merged = withFiles(paths, ([state = null, ...files]) =>
+    matrices.map((matrix) => {
+      const updates = uploads.map(({ weight, grant, path }, i) => {
+        const start = needsStart ? readFactors(files[uploads.length + i], grant, matrix) : null;
+        return { weight, end: readFactors(files[i], grant, matrix), start, name: basename(path) };
+      });
+      const current = state ? readState(state, matrix) : null;
+      const maxRank = Math.min(matrix.out, matrix.in, stateRank);
+      return { matrix, ...mergeMatrix({ current, updates, maxRank, name: matrix.module }) };
+    }),
+  );
+  writeFileSync(output, writeSafetensors(merged.flatMap(({ matrix, next }) => stateTensors(matrix.module, next))));
+  return {
+    spectra: merged.map(({ matrix, report }) => ({
+      module: matrix.module,
+      sigma: [...report.sigma],
+      effectiveRank: report.effectiveRank,
+      p: [...report.p],
+      discardedTail: report.discardedTail,
+    })),
+  };
+}

@@ -1,0 +1,184 @@
+// Whole rounds over real sockets, real files and real merge processes: three volunteers of three ranks. What the server
+// makes of their uploads is computed here again, densely and in float64.
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { RunSettingsInput } from '@weft/protocol';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { RunningServer } from './index.ts';
+import { makeFolders, SETTINGS, startServer, TestAdmin } from './testing/server.ts';
+import { type Factors, readFactors, TestVolunteer } from './testing/volunteer.ts';
+
+const folders = makeFolders();
+let server: RunningServer;
+let admin: TestAdmin;
+
+beforeAll(async () => {
+  server = await startServer(folders);
+  admin = new TestAdmin(server.url);
+});
+
+afterAll(async () => {
+  admin.close();
+  await server.close();
+  folders.remove();
+});
+
+/** s·B·A of every matrix, dense and in float64. */
+function products(factors: Factors): Map<string, Float64Array> {
+  return new Map(
+    [...factors].map(([module, { a, b, rank, scale, out, in: columns }]) => {
+      const product = new Float64Array(out * columns);
+      for (let i = 0; i < out; i++) {
+        for (let k = 0; k < rank; k++) {
+          const left = scale * (b[i * rank + k] ?? 0);
+          for (let j = 0; j < columns; j++)
+            product[i * columns + j] = (product[i * columns + j] ?? 0) + left * (a[k * columns + j] ?? 0);
+        }
+      }
+      return [module, product];
+    }),
+  );
+}
+
+type Dense = Map<string, Float64Array>;
+const combine = (terms: [number, Dense][]): Dense => {
+  const modules = [...(terms[0]?.[1].keys() ?? [])];
+  return new Map(
+    modules.map((module) => {
+      const size = terms[0]?.[1].get(module)?.length ?? 0;
+      const total = new Float64Array(size);
+      for (const [factor, dense] of terms)
+        dense.get(module)?.forEach((value, i) => {
+          total[i] = (total[i] ?? 0) + factor * value;
+        });
+      return [module, total];
+    }),
+  );
+};
+const norm = (values: Float64Array | undefined): number => Math.hypot(...(values ?? [Number.NaN]));
+const distance = (a: Dense, b: Dense): number => {
+  const difference = combine([
+    [1, a],
+    [-1, b],
+  ]);
+  const whole = Math.hypot(...[...a.values()].map(norm));
+  return Math.hypot(...[...difference.values()].map(norm)) / whole;
+};
+
+const create = async (settings: Partial<RunSettingsInput>) => {
+  const run = await admin.request('admin:create', { ...SETTINGS, ...settings });
+  await admin.request('admin:start', { runId: run.runId });
+  return run.runId;
+};
+
+const enter = (runId: string, count = 3) =>
+  Promise.all(Array.from({ length: count }, (_, i) => new TestVolunteer(server.url).enter({ runId, name: `v${i}` })));
+
+const RANKS = [1, 2, 4];
+const TOKENS = [100, 200, 100];
+const WEIGHTS = [0.25, 0.5, 0.25];
+
+describe.each(['flexlora', 'flexlora-carry'] as const)('two rounds of %s', (strategy) => {
+  it('merges three ranks and starts the next round from what it redistributed', async () => {
+    const runId = await create({ name: strategy, strategy });
+    const volunteers = await enter(runId);
+    const play = (seed: number) =>
+      Promise.all(
+        volunteers.map((v, i) => v.round(RANKS[i] ?? 1, { size: 0.05, seed: seed + i, tokens: TOKENS[i] ?? 1 })),
+      );
+
+    const first = await play(1);
+    const sizes = first.map((round) => round.bytes.length);
+    expect(new Set(sizes).size).toBe(3);
+    expect(sizes).toEqual([...sizes].sort((a, b) => a - b));
+    expect(new Set(first.map((round) => round.lease.task))).toEqual(new Set(SETTINGS.tasks));
+    for (const [i, round] of first.entries()) {
+      for (const factors of round.start.values()) {
+        expect(factors.rank).toBe(RANKS[i]);
+        expect(factors.b.every((value) => value === 0)).toBe(true);
+      }
+    }
+    // Ranks are nested: rank 1's row is the first of rank 4's.
+    const row = (index: number) =>
+      [...(first[index]?.start.values() ?? [])].map(({ a, in: columns }) => [...a.slice(0, columns)]);
+    expect(row(0)).toEqual(row(2));
+
+    let merged = combine(first.map((round, i) => [WEIGHTS[i] ?? 0, products(round.update)]));
+    const second = await play(10);
+    const snapshot = await admin.until(runId, ({ rounds }) => rounds.length >= 1);
+    expect(snapshot.rounds[0]?.contributions.map((c) => c.weight).sort()).toEqual([0.25, 0.25, 0.5]);
+    for (const [i, round] of second.entries()) {
+      expect(round.lease).toMatchObject({ round: 2, startVersion: 1 });
+      const started = products(round.start);
+      for (const { module, sigma, discardedTail } of snapshot.rounds[0]?.spectra ?? []) {
+        // Eckart and Young: no matrix of this rank is nearer than the tail of the spectrum, and this one is as near.
+        const gap = norm(
+          combine([
+            [1, merged],
+            [-1, started],
+          ]).get(module),
+        );
+        const tail = Math.hypot(...sigma.slice(RANKS[i]), 0);
+        expect(Math.abs(gap - tail)).toBeLessThan(1e-5 * Math.hypot(...sigma));
+        expect(Math.abs(norm(merged.get(module)) - Math.hypot(...sigma))).toBeLessThan(1e-6 * Math.hypot(...sigma));
+        expect(discardedTail).toBeLessThan(1e-12);
+      }
+    }
+    const trained = second.map<[number, Dense]>((round, i) => [WEIGHTS[i] ?? 0, products(round.update)]);
+    const started = second.map<[number, Dense]>((round, i) => [-(WEIGHTS[i] ?? 0), products(round.start)]);
+    merged = strategy === 'flexlora' ? combine(trained) : combine([[1, merged], ...trained, ...started]);
+
+    const ended = await admin.until(runId, ({ run }) => run.state === 'completed');
+    expect(ended.run.outcome).toBe('Committed 2 rounds.');
+    // The whole state is kept at rank 16, so an export of rank 16 is the merge itself.
+    const reply = await fetch(`${server.url}/api/runs/${runId}/adapter/adapter_model.safetensors?rank=16`, {
+      headers: { authorization: 'Bearer a token for tests' },
+    });
+    const exported = readFactors(new Uint8Array(await reply.arrayBuffer()), {
+      rank: 16,
+      alpha: 32,
+      rankPattern: {},
+      alphaPattern: {},
+      targets: ['q_proj'],
+    });
+    expect(exported.size).toBe(35);
+    expect(distance(merged, products(exported))).toBeLessThan(1e-6);
+    for (const volunteer of volunteers) volunteer.close();
+  });
+});
+
+it('flexlora-carry is the identity when nobody trains', async () => {
+  const runId = await create({ name: 'zero', strategy: 'flexlora-carry', rounds: 3 });
+  const volunteers = await enter(runId);
+  const play = (size: number) => Promise.all(volunteers.map((v, i) => v.round(RANKS[i] ?? 1, { size, seed: i })));
+  await play(0.05);
+  const before = await play(0);
+  const after = await play(0);
+  for (const [i, round] of after.entries()) {
+    const was = before[i];
+    expect(was).toBeDefined();
+    if (was) expect(distance(products(was.start), products(round.start))).toBeLessThan(1e-6);
+  }
+  const ended = await admin.until(runId, ({ run }) => run.state === 'completed');
+  expect(ended.rounds.every((record) => record.contributions.every((c) => c.quarantined === null))).toBe(true);
+  for (const volunteer of volunteers) volunteer.close();
+  const events = join(folders.dataDir, 'runs', runId, 'events.jsonl');
+  expect(existsSync(events)).toBe(true);
+  const types = readFileSync(events, 'utf8')
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line).type);
+  expect(types.filter((type) => type === 'committed')).toHaveLength(3);
+  expect(types).toContain('uploaded');
+});
+
+it('works over long polling too', async () => {
+  const runId = await create({ name: 'polling', rounds: 1 });
+  const volunteers = await Promise.all(
+    RANKS.map(() => new TestVolunteer(server.url, { transports: ['polling'] }).enter({ runId })),
+  );
+  await Promise.all(volunteers.map((v, i) => v.round(RANKS[i] ?? 1, { size: 0.05, seed: i })));
+  const ended = await admin.until(runId, ({ run }) => run.state === 'completed');
+  expect(ended.rounds).toHaveLength(1);
+  for (const volunteer of volunteers) volunteer.close();
+});

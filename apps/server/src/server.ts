@@ -1,0 +1,190 @@
+// One server: opens its folders, takes its runs up again, listens. Everything it needs is an option, so that a test, the
+// demo and `weft serve` start the same thing.
+import { existsSync } from 'node:fs';
+import type { AddressInfo } from 'node:net';
+import { join, resolve } from 'node:path';
+import { HEARTBEAT_MS, HIDDEN_LEASE_MS, LEASE_MS, MAX_MESSAGE_BYTES, NAMESPACES } from '@weft/protocol';
+import type { FastifyInstance } from 'fastify';
+import { type Logger, pino } from 'pino';
+import { Server as SocketServer } from 'socket.io';
+import { openAdminAuth } from './auth/token.ts';
+import { ServerError, systemCode } from './errors.ts';
+import { createHttp } from './http/app.ts';
+import { WorkerMerger } from './merge/pool.ts';
+import type { LiveRun } from './runs/live-run.ts';
+import { Registry } from './runs/registry.ts';
+import { serveAdmin, tellAdmins, tellOverview } from './sockets/admin.ts';
+import { Throttle } from './sockets/throttle.ts';
+import { serveVolunteer, tellVolunteers } from './sockets/volunteer.ts';
+import { History } from './store/database.ts';
+import { lockFolder } from './store/lock.ts';
+import { openModelFolder } from './store/model-folder.ts';
+import { openTaskFolder } from './store/task-folder.ts';
+
+export interface ServerOptions {
+  /** Everything the server keeps. Made when missing; one server at a time. */
+  readonly dataDir: string;
+  /** Base model, Hugging Face layout. */
+  readonly modelDir: string;
+  /** One folder a task. */
+  readonly tasksDir: string;
+  /** The built pages. */
+  readonly pagesDir: string;
+  /** 0 takes any free port. */
+  readonly port: number;
+  readonly host: string;
+  /** Accepted as the admin's token besides the one the data folder keeps; with it, none is made. */
+  readonly adminToken?: string;
+  readonly logger?: Logger;
+  readonly leaseMs?: number;
+  readonly hiddenLeaseMs?: number;
+  readonly heartbeatMs?: number;
+  /** How long selection stays open for more than the goal. */
+  readonly selectionGraceMs?: number;
+  /** Pause between two rounds. */
+  readonly restMs?: number;
+  /** Child processes that merge. */
+  readonly mergeWorkers?: number;
+  /** HTTP requests one address may make a minute. */
+  readonly requestsPerMinute?: number;
+}
+
+export interface RunningServer {
+  readonly url: string;
+  readonly port: number;
+  /** The admin's token when it was made just now; null when the folder has one or `adminToken` was given. */
+  readonly adminToken: string | null;
+  close(): Promise<void>;
+}
+
+const TICK_MS = 200;
+/** A longer silence of the event loop was a sleep of the machine, which counts for nobody. */
+const LONGEST_TICK_MS = 5_000;
+const NOTICE_EVERY_MS = 500;
+
+/**
+ * Starts a server. Rejects with a ServerError that names what is missing or wrong: model, tasks, pages, data folder in use,
+ * port taken.
+ */
+export async function createServer(options: ServerOptions): Promise<RunningServer> {
+  const logger = options.logger ?? pino({ level: 'info' });
+  const dataDir = resolve(options.dataDir);
+  const pagesDir = resolve(options.pagesDir);
+  for (const page of ['index.html', 'admin.html']) {
+    if (!existsSync(join(pagesDir, page))) {
+      throw new ServerError(
+        'pages-missing',
+        `${join(pagesDir, page)} is missing. Build the pages first: npm run build.`,
+      );
+    }
+  }
+  const closers: (() => void | Promise<void>)[] = [];
+  const closeAll = async () => {
+    for (const close of closers.splice(0).reverse()) await close();
+  };
+  try {
+    closers.push(lockFolder(dataDir));
+    const model = await openModelFolder(resolve(options.modelDir));
+    const tasks = await openTaskFolder(resolve(options.tasksDir));
+    const auth = openAdminAuth(dataDir, new Date(), options.adminToken);
+    const merger = new WorkerMerger(options.mergeWorkers);
+    closers.push(() => merger.close());
+    const monotonic = () => performance.now();
+    const history = new History(join(dataDir, 'database'), logger);
+    closers.push(() => history.close());
+    const registry = new Registry({
+      dataDir,
+      model,
+      tasks,
+      merger,
+      index: history,
+      timing: {
+        leaseMs: options.leaseMs ?? LEASE_MS,
+        hiddenLeaseMs: options.hiddenLeaseMs ?? HIDDEN_LEASE_MS,
+        heartbeatMs: options.heartbeatMs ?? HEARTBEAT_MS,
+        selectionGraceMs: options.selectionGraceMs ?? 5_000,
+        restMs: options.restMs ?? 1_000,
+      },
+      logger,
+      now: () => new Date(),
+      monotonic,
+    });
+    registry.load();
+    closers.push(() => registry.close());
+    const app = await createHttp({
+      registry,
+      auth,
+      logger,
+      history,
+      pagesDir,
+      requestsPerMinute: options.requestsPerMinute ?? 6_000,
+    });
+    closers.push(() => app.close());
+    const sockets = createSockets(app, { registry, auth, logger, monotonic });
+    closers.push(() => sockets.close());
+    const port = await listen(app, options.port, options.host);
+    closers.push(startTicking(registry, monotonic));
+    const shown = options.host === '0.0.0.0' || options.host === '::' ? 'localhost' : options.host;
+    const url = `http://${shown.includes(':') ? `[${shown}]` : shown}:${port}`;
+    logger.info({ url, runs: registry.all().length }, 'listening');
+    return { url, port, adminToken: auth.newToken, close: closeAll };
+  } catch (error) {
+    await closeAll();
+    throw error;
+  }
+}
+
+async function listen(app: FastifyInstance, port: number, host: string): Promise<number> {
+  try {
+    await app.listen({ port, host });
+  } catch (cause) {
+    if (systemCode(cause) !== 'EADDRINUSE' && systemCode(cause) !== 'EACCES') throw cause;
+    throw new ServerError(
+      'address-in-use',
+      `Port ${port} on ${host} is taken or not allowed. Choose another with --port.`,
+      { cause },
+    );
+  }
+  return (app.server.address() as AddressInfo).port;
+}
+
+function startTicking(registry: Registry, monotonic: () => number): () => void {
+  let last = monotonic();
+  const timer = setInterval(() => {
+    const now = monotonic();
+    registry.tick(Math.min(now - last, LONGEST_TICK_MS));
+    last = now;
+  }, TICK_MS);
+  return () => clearInterval(timer);
+}
+
+/** WebSocket first or long polling, whichever a client's network lets through; both are always open. */
+function createSockets(app: FastifyInstance, deps: Parameters<typeof serveVolunteer>[1]): { close(): Promise<void> } {
+  const { registry, logger } = deps;
+  const io = new SocketServer(app.server, { serveClient: false, maxHttpBufferSize: MAX_MESSAGE_BYTES });
+  const volunteers = io.of(NAMESPACES.volunteer);
+  const admins = io.of(NAMESPACES.admin);
+  const throttle = new Throttle(NOTICE_EVERY_MS, (error) => logger.error({ err: error }, 'a notice failed'));
+  const told = new Set<LiveRun>();
+  const tell = () => {
+    for (const run of registry.all()) {
+      if (told.has(run)) continue;
+      told.add(run);
+      tellVolunteers(volunteers, run, throttle.later);
+      tellAdmins(admins, registry, run, throttle.later);
+    }
+  };
+  tell();
+  registry.onCreated(() => {
+    tell();
+    tellOverview(admins, registry, throttle.later);
+  });
+  volunteers.on('connection', (socket) => serveVolunteer(socket, deps));
+  admins.on('connection', (socket) => serveAdmin(socket, deps));
+  return {
+    async close() {
+      throttle.close();
+      await io.close();
+    },
+  };
+}

@@ -1,0 +1,78 @@
+// One socket's requests: rate, name, schema, then the handler; every one answered with an Ack. Knows no message by name.
+import { type Ack, ProtocolError, parseMessage } from '@weft/protocol';
+import type { Socket } from 'socket.io';
+import type { z } from 'zod';
+import type { RateLimit } from './rate.ts';
+
+export interface Request {
+  readonly payload: z.ZodType;
+  readonly reply: z.ZodType;
+}
+export type Requests = Readonly<Record<string, Request>>;
+
+export type Handlers<R extends Requests> = {
+  readonly [E in keyof R]: (
+    payload: z.output<R[E]['payload']>,
+  ) => z.output<R[E]['reply']> | Promise<z.output<R[E]['reply']>>;
+};
+
+export interface ServeOptions {
+  readonly rate: RateLimit;
+  /** Looks at a raw payload before its schema does, such as for the protocol's version. Throws to refuse. */
+  readonly before?: (event: string, payload: unknown) => void;
+  /** Told of failures that are the server's own. */
+  readonly onFailure: (event: string, error: unknown) => void;
+}
+
+type Reply = (ack: Ack<unknown>) => void;
+
+const isReply = (value: unknown): value is Reply => typeof value === 'function';
+
+/** Bytes of a message that count against the sender: binary parts and strings at the first level. */
+function sizeOf(payload: unknown): number {
+  if (payload === null || typeof payload !== 'object') return 0;
+  return Object.values(payload).reduce<number>((sum, value) => {
+    if (value instanceof Uint8Array) return sum + value.byteLength;
+    return sum + (typeof value === 'string' ? value.length : 0);
+  }, 0);
+}
+
+/** Answers every message of `socket` until it disconnects. */
+export function serveRequests<R extends Requests>(
+  socket: Socket,
+  requests: R,
+  handlers: Handlers<R>,
+  options: ServeOptions,
+): void {
+  const answer = async (event: string, payload: unknown): Promise<unknown> => {
+    options.rate.take(sizeOf(payload));
+    const request = Object.hasOwn(requests, event) ? requests[event] : undefined;
+    const handler = handlers[event];
+    if (!request || !handler) {
+      throw new ProtocolError('unknown-event', `The server knows no message "${event.slice(0, 60)}".`);
+    }
+    options.before?.(event, payload);
+    return handler(parseMessage(request.payload, payload, event) as z.output<R[string]['payload']>);
+  };
+  socket.onAny((event: string, ...args: unknown[]) => {
+    const last = args.at(-1);
+    const reply = isReply(last) ? last : null;
+    const payload = isReply(args[0]) ? undefined : args[0];
+    answer(event, payload).then(
+      (value) => reply?.({ ok: true, value }),
+      (error: unknown) => {
+        if (!(error instanceof ProtocolError) || error.code === 'internal') options.onFailure(event, error);
+        reply?.({ ok: false, error: toProtocolError(error).toWire() });
+      },
+    );
+  });
+}
+
+/** What a peer is told of any error: its own faults by name, the server's as 'internal'. */
+export function toProtocolError(error: unknown): ProtocolError {
+  if (error instanceof ProtocolError) return error;
+  return new ProtocolError('internal', 'The server failed at this message and did not act on it. Try again shortly.', {
+    retryAfterMs: 5_000,
+    cause: error,
+  });
+}

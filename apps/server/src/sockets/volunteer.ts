@@ -1,0 +1,186 @@
+// The namespace /volunteer: who is there, by key; then that client's requests to its run.
+import {
+  MAX_CHUNKS_IN_FLIGHT,
+  PROTOCOL_VERSION,
+  ProtocolError,
+  type PublicKey,
+  VOLUNTEER_REQUESTS,
+  type VolunteerNotices,
+} from '@weft/protocol';
+import type { Logger } from 'pino';
+import type { Namespace, Socket } from 'socket.io';
+import type { z } from 'zod';
+import { checkSignature, clientIdOf, makeChallenge } from '../auth/client-key.ts';
+import type { AdminAuth } from '../auth/token.ts';
+import type { LiveRun } from '../runs/live-run.ts';
+import type { Registry } from '../runs/registry.ts';
+import { DEFAULT_RATE, RateLimit } from './rate.ts';
+import { type Handlers, serveRequests } from './serve.ts';
+
+/** Chunks a socket may have unanswered: what the protocol allows, and as many again for a client that resends. */
+const CHUNKS_HELD = 2 * MAX_CHUNKS_IN_FLIGHT;
+
+export interface SocketDeps {
+  readonly registry: Registry;
+  readonly auth: AdminAuth;
+  readonly logger: Logger;
+  readonly monotonic: () => number;
+}
+
+interface Greeted {
+  readonly run: LiveRun;
+  readonly publicKey: PublicKey;
+  readonly name: string | null;
+  readonly challenge: string;
+  readonly operator: boolean;
+}
+
+/** Refuses a peer of another protocol version before anything else of its message is read. */
+export function checkVersion(payload: unknown): void {
+  const version =
+    payload !== null && typeof payload === 'object' && 'protocolVersion' in payload
+      ? payload.protocolVersion
+      : undefined;
+  if (version === PROTOCOL_VERSION) return;
+  const older = typeof version === 'number' && version > PROTOCOL_VERSION;
+  const remedy = older
+    ? 'The server is the older one: ask its operator to update it.'
+    : 'Reload the page, or update the weft command.';
+  throw new ProtocolError(
+    'protocol-version',
+    `You speak version ${String(version).slice(0, 20)} of the protocol, the server version ${PROTOCOL_VERSION}. ${remedy}`,
+  );
+}
+
+export const clientRoom = (run: LiveRun, clientId: string): string => `client:${run.runId}:${clientId}`;
+export const runRoom = (run: LiveRun): string => `run:${run.runId}`;
+const evaluatorRoom = (run: LiveRun): string => `evaluators:${run.runId}`;
+
+/** Sends a notice to a room. */
+export function notify<E extends keyof VolunteerNotices>(
+  namespace: Namespace,
+  room: string,
+  event: E,
+  payload: z.output<VolunteerNotices[E]>,
+): void {
+  namespace.to(room).emit(event, payload);
+}
+
+/** Passes a run's news on to its volunteers. Returns a function that stops it. */
+export function tellVolunteers(
+  namespace: Namespace,
+  run: LiveRun,
+  later: (key: string, work: () => void) => void,
+): () => void {
+  return run.listen({
+    granted: (clientId, lease) => notify(namespace, clientRoom(run, clientId), 'lease:granted', lease),
+    revoked: (clientId, leaseId, reason) =>
+      notify(namespace, clientRoom(run, clientId), 'lease:revoked', { leaseId, reason }),
+    changed: () => later(`round:${run.runId}`, () => notify(namespace, runRoom(run), 'round:state', run.roundView())),
+    runChanged: () => notify(namespace, runRoom(run), 'run:state', run.view()),
+    evaluationAvailable: (version) =>
+      notify(namespace, evaluatorRoom(run), 'evaluation:available', { runId: run.runId, version }),
+  });
+}
+
+/** Serves one volunteer's socket. */
+export function serveVolunteer(socket: Socket, { registry, auth, logger, monotonic }: SocketDeps): void {
+  let greeted: Greeted | null = null;
+  let proved: (Greeted & { readonly clientId: string }) | null = null;
+  let chunks = 0;
+
+  const client = () => {
+    if (!proved) {
+      throw new ProtocolError(
+        'out-of-order',
+        'Say volunteer:hello and volunteer:prove first; after a reconnection, again.',
+      );
+    }
+    return proved;
+  };
+  const evaluator = () => {
+    const known = client();
+    if (known.operator) return known;
+    throw new ProtocolError(
+      'evaluation-refused',
+      'Evaluations are for clients of the operator; say hello with the admin token.',
+    );
+  };
+
+  const handlers: Handlers<typeof VOLUNTEER_REQUESTS> = {
+    'volunteer:hello': (hello) => {
+      if (proved)
+        throw new ProtocolError(
+          'out-of-order',
+          'This connection has said hello already; open another for another run.',
+        );
+      if (hello.operatorToken !== null) auth.check(hello.operatorToken);
+      const run = hello.runId === null ? registry.newest() : registry.get(hello.runId);
+      const challenge = makeChallenge();
+      greeted = {
+        run,
+        publicKey: hello.publicKey,
+        name: hello.name,
+        challenge,
+        operator: hello.operatorToken !== null,
+      };
+      return { run: run.view(), challenge };
+    },
+    'volunteer:prove': async ({ signature }) => {
+      if (!greeted || proved) throw new ProtocolError('out-of-order', 'volunteer:prove answers volunteer:hello, once.');
+      const asked = greeted;
+      // A challenge is good for one answer.
+      greeted = null;
+      checkSignature(asked.publicKey, asked.challenge, signature);
+      const clientId = clientIdOf(asked.publicKey);
+      const { run, operator } = asked;
+      proved = { ...asked, clientId };
+      await socket.join([runRoom(run), clientRoom(run, clientId), ...(operator ? [evaluatorRoom(run)] : [])]);
+      run.connected(clientId, asked.name, !operator);
+      const open = operator ? run.openEvaluation() : null;
+      if (open !== null) socket.emit('evaluation:available', { runId: run.runId, version: open });
+      return { clientId, round: run.roundView() };
+    },
+    'round:join': (join) => client().run.join(client().clientId, join),
+    'round:leave': () => {
+      client().run.leave(client().clientId);
+      return {};
+    },
+    'lease:heartbeat': (heartbeat) => client().run.heartbeat(client().clientId, heartbeat),
+    'lease:release': ({ leaseId, reason }) => {
+      client().run.release(client().clientId, leaseId, reason);
+      return {};
+    },
+    'upload:begin': (begin) => client().run.uploadBegin(client().clientId, begin),
+    'upload:chunk': async ({ leaseId, offset, bytes }) => {
+      if (chunks >= CHUNKS_HELD) {
+        throw new ProtocolError('rate-limited', `At most ${MAX_CHUNKS_IN_FLIGHT} chunks may wait for their answer.`, {
+          retryAfterMs: 100,
+        });
+      }
+      chunks += 1;
+      try {
+        return await client().run.uploadChunk(client().clientId, leaseId, offset, bytes);
+      } finally {
+        chunks -= 1;
+      }
+    },
+    'upload:commit': ({ leaseId, sha256 }) => client().run.uploadCommit(client().clientId, leaseId, sha256),
+    'evaluation:next': async () => ({ job: await evaluator().run.nextEvaluation(client().clientId) }),
+    'evaluation:report': ({ jobId, results }) => {
+      evaluator().run.reportEvaluation(client().clientId, jobId, results);
+      return {};
+    },
+  };
+
+  serveRequests(socket, VOLUNTEER_REQUESTS, handlers, {
+    rate: new RateLimit(DEFAULT_RATE, monotonic),
+    before: (event, payload) => {
+      if (event === 'volunteer:hello') checkVersion(payload);
+      proved?.run.sawFrame(proved.clientId);
+    },
+    onFailure: (event, error) =>
+      logger.error({ err: error, event, client: proved?.clientId }, 'a volunteer’s message failed'),
+  });
+  socket.on('disconnect', () => proved?.run.disconnected(proved.clientId));
+}

@@ -1,0 +1,216 @@
+// The index of past work: an embedded PostgreSQL behind Drizzle, written behind the files and made again from them when it
+// is missing, behind or damaged. No round ever waits for it.
+import { rmSync } from 'node:fs';
+import { Worker } from 'node:worker_threads';
+import type { Contributor, RoundRecord } from '@weft/protocol';
+import { count, desc, eq, max, sql, sum } from 'drizzle-orm';
+import { drizzle, type PgRemoteDatabase } from 'drizzle-orm/pg-proxy';
+import type { Logger } from 'pino';
+import { messageOf, ServerError } from '../errors.ts';
+import { workerPath } from '../worker-path.ts';
+import type { HistoryIndex } from './history.ts';
+import type { RunDefinition, RunStore, UploadRecord } from './run-store.ts';
+import { CREATE_TABLES, contributions, receipts, rounds, runs } from './schema.ts';
+
+export type DatabaseQuestion =
+  | { readonly id: number; readonly kind: 'query'; readonly sql: string; readonly params: unknown[] }
+  | { readonly id: number; readonly kind: 'close' };
+export type DatabaseAnswer =
+  | { readonly id: number; readonly rows: unknown[] }
+  | { readonly id: number; readonly error: string };
+
+/** The worker thread, asked by messages. */
+class Connection {
+  readonly #worker: Worker;
+  readonly #open = new Map<number, { resolve: (rows: unknown[]) => void; reject: (error: Error) => void }>();
+  #next = 0;
+
+  constructor(folder: string) {
+    this.#worker = new Worker(workerPath('database-worker'), { workerData: { folder } });
+    this.#worker.on('message', (answer: DatabaseAnswer) => {
+      const asked = this.#open.get(answer.id);
+      this.#open.delete(answer.id);
+      if ('rows' in answer) asked?.resolve(answer.rows);
+      else asked?.reject(new ServerError('database', `The history index failed: ${answer.error}`));
+    });
+    this.#worker.on('error', (cause) =>
+      this.#fail(new ServerError('database', `The history index failed: ${messageOf(cause)}`, { cause })),
+    );
+    this.#worker.on('exit', () => this.#fail(new ServerError('database', 'The history index has ended.')));
+  }
+
+  #fail(error: Error): void {
+    for (const { reject } of this.#open.values()) reject(error);
+    this.#open.clear();
+  }
+
+  #ask(question: DatabaseQuestion): Promise<unknown[]> {
+    return new Promise((resolve, reject) => {
+      this.#open.set(question.id, { resolve, reject });
+      this.#worker.postMessage(question);
+    });
+  }
+
+  query(text: string, params: unknown[]): Promise<unknown[]> {
+    return this.#ask({ id: this.#next++, kind: 'query', sql: text, params });
+  }
+
+  async close(): Promise<void> {
+    await this.#ask({ id: this.#next++, kind: 'close' });
+    await this.#worker.terminate();
+  }
+
+  async abandon(): Promise<void> {
+    await this.#worker.terminate();
+  }
+}
+
+type Database = PgRemoteDatabase<Record<string, never>>;
+
+export class History implements HistoryIndex {
+  readonly #folder: string;
+  readonly #logger: Logger;
+  #connection: Connection;
+  /** Everything is done in order behind this promise. */
+  #queue: Promise<Database | null>;
+  #closed = false;
+
+  constructor(folder: string, logger: Logger) {
+    this.#folder = folder;
+    this.#logger = logger;
+    this.#connection = new Connection(folder);
+    this.#queue = this.#open();
+  }
+
+  /** Opens the database, or starts an empty one where the old one cannot be opened: it is only an index. */
+  async #open(): Promise<Database | null> {
+    for (const attempt of [1, 2]) {
+      try {
+        for (const statement of CREATE_TABLES) await this.#connection.query(statement, []);
+        return drizzle(async (text, params) => ({ rows: await this.#connection.query(text, params) }));
+      } catch (error) {
+        await this.#connection.abandon();
+        this.#logger.warn(
+          { err: error },
+          attempt === 1 ? 'the history index is damaged and is made again' : 'there is no history index',
+        );
+        if (attempt === 2) return null;
+        rmSync(this.#folder, { recursive: true, force: true });
+        this.#connection = new Connection(this.#folder);
+      }
+    }
+    return null;
+  }
+
+  #later(work: (database: Database) => Promise<unknown>): void {
+    if (this.#closed) return;
+    this.#queue = this.#queue.then(async (database) => {
+      try {
+        if (database) await work(database);
+      } catch (error) {
+        // The files hold what was not written here; the next start compares and catches up.
+        this.#logger.error({ err: error }, 'the history index missed something');
+      }
+      return database;
+    });
+  }
+
+  async #ask<T>(work: (database: Database) => Promise<T>): Promise<T> {
+    const database = await this.#queue;
+    if (!database || this.#closed)
+      throw new ServerError('database', 'The history index is not there; restart the server to make it again.');
+    return work(database);
+  }
+
+  run(definition: RunDefinition): void {
+    const { runId, createdAt, runHash, settings } = definition;
+    const row = { runId, createdAt, runHash, name: settings.name, strategy: settings.strategy };
+    this.#later((database) => database.insert(runs).values(row).onConflictDoNothing());
+  }
+
+  upload({ receipt }: UploadRecord): void {
+    this.#later((database) => database.insert(receipts).values(receipt).onConflictDoNothing());
+  }
+
+  round(runId: string, record: RoundRecord): void {
+    const { round, version, outcome, reason, endedAt, mergeMs, trainLoss, heldOutLoss } = record;
+    const row = { runId, round, version, outcome, reason, endedAt, mergeMs, trainLoss, heldOutLoss };
+    this.#later(async (database) => {
+      await database
+        .insert(rounds)
+        .values(row)
+        .onConflictDoUpdate({ target: [rounds.runId, rounds.round], set: row });
+      for (const {
+        clientId,
+        name,
+        rank,
+        task,
+        targetTokens,
+        examples,
+        uploadBytes,
+        weight,
+        quarantined,
+      } of record.contributions) {
+        await database
+          .insert(contributions)
+          .values({
+            runId,
+            round,
+            clientId,
+            name,
+            rank,
+            task,
+            targetTokens,
+            examples,
+            uploadBytes,
+            weight,
+            quarantined,
+          })
+          .onConflictDoNothing();
+      }
+    });
+  }
+
+  /** Adds what the index lacks of a run's files. */
+  catchUp(definition: RunDefinition, store: RunStore): void {
+    this.run(definition);
+    this.#later(async (database) => {
+      const { runId } = definition;
+      const files = store.readRounds();
+      const uploads = store.uploadRounds().flatMap((round) => store.readUploads(round));
+      const [kept] = await database.select({ rows: count() }).from(rounds).where(eq(rounds.runId, runId));
+      const [known] = await database.select({ rows: count() }).from(receipts).where(eq(receipts.runId, runId));
+      if (kept?.rows !== files.length) for (const { record } of files) this.round(runId, record);
+      if (known?.rows !== uploads.length) for (const upload of uploads) this.upload(upload);
+    });
+  }
+
+  /** Who has contributed to a run, most target tokens first. */
+  contributors(runId: string): Promise<Contributor[]> {
+    return this.#ask(async (database) => {
+      const tokens = sum(contributions.targetTokens).mapWith(Number);
+      const rows = await database
+        .select({
+          clientId: contributions.clientId,
+          name: max(contributions.name),
+          rounds: count(),
+          targetTokens: tokens,
+          uploadBytes: sum(contributions.uploadBytes).mapWith(Number),
+          largestRank: max(contributions.rank),
+          quarantined: sql<number>`count(${contributions.quarantined})`.mapWith(Number),
+          lastRound: max(contributions.round),
+        })
+        .from(contributions)
+        .where(eq(contributions.runId, runId))
+        .groupBy(contributions.clientId)
+        .orderBy(desc(tokens), contributions.clientId);
+      return rows.map((row) => ({ ...row, largestRank: row.largestRank ?? 0, lastRound: row.lastRound ?? 0 }));
+    });
+  }
+
+  async close(): Promise<void> {
+    const database = await this.#queue;
+    this.#closed = true;
+    if (database) await this.#connection.close();
+  }
+}

@@ -1,0 +1,87 @@
+// Files that survive a kill of the process or the machine: written beside their place, flushed, then renamed into it.
+// Synchronous on purpose: the caller must not act on, or tell anybody of, what is not on disk yet, and the files are small.
+import { randomBytes } from 'node:crypto';
+import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { ProtocolError } from '@weft/protocol';
+import type { z } from 'zod';
+import { messageOf, ServerError, systemCode } from '../errors.ts';
+
+/** Flushes a folder's list of names. Some systems cannot open folders; there a rename is durable by itself. */
+export function syncFolder(path: string): void {
+  let handle: number;
+  try {
+    handle = openSync(path, 'r');
+  } catch (error) {
+    if (systemCode(error) === 'EISDIR' || systemCode(error) === 'EPERM') return;
+    throw error;
+  }
+  try {
+    fsyncSync(handle);
+  } finally {
+    closeSync(handle);
+  }
+}
+
+/** Runs `work`; a full disk becomes the ProtocolError 'storage-full', which a peer can be told. */
+export function withDisk<T>(what: string, work: () => T): T {
+  try {
+    return work();
+  } catch (cause) {
+    if (systemCode(cause) !== 'ENOSPC' && systemCode(cause) !== 'EDQUOT') throw cause;
+    throw new ProtocolError('storage-full', `The server's disk is full: ${what} could not be kept. Try again later.`, {
+      retryAfterMs: 60_000,
+      cause,
+    });
+  }
+}
+
+function writeAll(handle: number, bytes: Uint8Array): void {
+  for (let written = 0; written < bytes.length; ) written += writeSync(handle, bytes, written);
+}
+
+/** Writes a whole file, durably: after this returns, the file has the new content whatever happens; before, the old. */
+export function writeDurably(path: string, content: Uint8Array | string, options: { flush?: boolean } = {}): void {
+  const flush = options.flush !== false;
+  const bytes = typeof content === 'string' ? new TextEncoder().encode(content) : content;
+  const temporary = `${path}.${randomBytes(4).toString('hex')}.tmp`;
+  withDisk(path, () => {
+    mkdirSync(dirname(path), { recursive: true });
+    const handle = openSync(temporary, 'wx');
+    try {
+      writeAll(handle, bytes);
+      if (flush) fsyncSync(handle);
+    } catch (error) {
+      rmSync(temporary, { force: true });
+      throw error;
+    } finally {
+      closeSync(handle);
+    }
+    renameSync(temporary, path);
+    if (flush) syncFolder(dirname(path));
+  });
+}
+
+export function writeJson(path: string, value: unknown, options: { flush?: boolean } = {}): void {
+  writeDurably(path, `${JSON.stringify(value, null, 1)}\n`, options);
+}
+
+/** Reads and checks a JSON file; null when there is none. Throws ServerError 'data-dir-corrupt' naming the file. */
+export function readJson<T extends z.ZodType>(path: string, schema: T): z.output<T> | null {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return null;
+    throw error;
+  }
+  try {
+    return schema.parse(JSON.parse(text));
+  } catch (cause) {
+    throw new ServerError(
+      'data-dir-corrupt',
+      `${path} is not what this version of Weft wrote: ${messageOf(cause)} Restore it from a backup, or start with an empty --data-dir.`,
+      { cause },
+    );
+  }
+}

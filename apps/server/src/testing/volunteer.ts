@@ -1,0 +1,227 @@
+// A volunteer for tests: speaks the protocol over a real socket and "trains" by moving its start factors at random. What it
+// trained from and what it sent are kept, so that a test can compute by itself what the server must make of them.
+import { createHash, generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
+import {
+  alphaOf,
+  type LoraFactors,
+  parsePeftTensorName,
+  rankOf,
+  readSafetensors,
+  scaleOf,
+  toFloat32,
+  writeFactors,
+} from '@weft/formats';
+import {
+  type Ack,
+  ackSchema,
+  CHUNK_BYTES,
+  type DataChoice,
+  type JoinReply,
+  type Lease,
+  NAMESPACES,
+  PROTOCOL_VERSION,
+  ProtocolError,
+  type PublicKey,
+  publicKeySchema,
+  ROUTES,
+  type UploadBegin,
+  VOLUNTEER_NOTICES,
+  VOLUNTEER_REQUESTS,
+  type VolunteerRequests,
+} from '@weft/protocol';
+import { io, type Socket } from 'socket.io-client';
+import type { z } from 'zod';
+
+export type Factors = ReadonlyMap<string, LoraFactors>;
+
+export const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
+
+/** Factors of a blob at a grant. */
+export function readFactors(bytes: Uint8Array, grant: Lease['grant']): Factors {
+  const { tensors } = readSafetensors(bytes);
+  const factors = new Map<string, LoraFactors>();
+  for (const [name, tensor] of tensors) {
+    const parsed = parsePeftTensorName(name);
+    if (parsed?.factor !== 'A') continue;
+    const { module } = parsed;
+    const other = tensors.get(name.replace('lora_A', 'lora_B'));
+    if (!other) throw new Error(`${module} has no B`);
+    const rank = rankOf(grant, module);
+    const alpha = alphaOf(grant, module);
+    const [, columns = 0] = tensor.shape;
+    const [out = 0] = other.shape;
+    factors.set(module, {
+      module,
+      in: columns,
+      out,
+      rank,
+      alpha,
+      scale: scaleOf(alpha, rank),
+      a: toFloat32(tensor),
+      b: toFloat32(other),
+    });
+  }
+  return factors;
+}
+
+/** Factors moved by up to `size` an element, by a small generator of its own. `size` 0 sends the start back. */
+export function train(start: Factors, size: number, seed: number): Factors {
+  let state = seed * 2654435761 + 1;
+  const random = () => {
+    state = (Math.imul(state, 1664525) + 1013904223) | 0;
+    return state / 2 ** 31;
+  };
+  const moved = (values: Float32Array) => values.map((value) => value + size * random());
+  return new Map(
+    [...start].map(([module, factors]) => [module, { ...factors, a: moved(factors.a), b: moved(factors.b) }]),
+  );
+}
+
+export class TestVolunteer {
+  readonly socket: Socket;
+  readonly #url: string;
+  readonly #privateKey: KeyObject;
+  readonly publicKey: PublicKey;
+  readonly #granted: Lease[] = [];
+  #onGrant: ((lease: Lease) => void) | null = null;
+  readonly revoked: { leaseId: string; reason: string }[] = [];
+  clientId = '';
+
+  constructor(url: string, options: { transports?: ('websocket' | 'polling')[]; identity?: TestVolunteer } = {}) {
+    this.#url = url;
+    const pair = options.identity ? null : generateKeyPairSync('ec', { namedCurve: 'P-256' });
+    this.#privateKey = pair?.privateKey ?? (options.identity as TestVolunteer).#privateKey;
+    this.publicKey = options.identity?.publicKey ?? publicKeySchema.parse(pair?.publicKey.export({ format: 'jwk' }));
+    this.socket = io(`${url}${NAMESPACES.volunteer}`, {
+      transports: options.transports ?? ['websocket'],
+      forceNew: true,
+    });
+    this.socket.on('lease:granted', (data: unknown) => {
+      const lease = VOLUNTEER_NOTICES['lease:granted'].parse(data);
+      if (this.#onGrant) this.#onGrant(lease);
+      else this.#granted.push(lease);
+      this.#onGrant = null;
+    });
+    this.socket.on('lease:revoked', (data: unknown) =>
+      this.revoked.push(VOLUNTEER_NOTICES['lease:revoked'].parse(data)),
+    );
+  }
+
+  /** Sends anything; the raw acknowledgement. */
+  async raw(event: string, payload: unknown): Promise<Ack<unknown>> {
+    return (await this.socket.timeout(20_000).emitWithAck(event, payload)) as Ack<unknown>;
+  }
+
+  async request<E extends keyof VolunteerRequests>(
+    event: E,
+    payload: z.input<VolunteerRequests[E]['payload']>,
+  ): Promise<z.output<VolunteerRequests[E]['reply']>> {
+    const ack = ackSchema(VOLUNTEER_REQUESTS[event].reply).parse(await this.raw(event, payload));
+    if (!ack.ok) throw ProtocolError.fromWire(ack.error);
+    return ack.value as z.output<VolunteerRequests[E]['reply']>;
+  }
+
+  async enter(options: { name?: string; runId?: string; operatorToken?: string } = {}): Promise<this> {
+    const { challenge } = await this.request('volunteer:hello', {
+      protocolVersion: PROTOCOL_VERSION,
+      runId: options.runId ?? null,
+      publicKey: this.publicKey,
+      name: options.name ?? null,
+      client: { kind: 'load', version: '0' },
+      operatorToken: options.operatorToken ?? null,
+    });
+    const { clientId } = await this.request('volunteer:prove', { signature: this.sign(challenge) });
+    this.clientId = clientId;
+    return this;
+  }
+
+  sign(challenge: string): string {
+    const key = { key: this.#privateKey, dsaEncoding: 'ieee-p1363' as const };
+    return sign('sha256', Buffer.from(`weft:${challenge}`), key).toString('base64url');
+  }
+
+  join(rank: number, data: DataChoice = { kind: 'task', task: null }): Promise<JoinReply> {
+    const fits = { rank, fits: true, memoryBytes: 1, uploadBytes: 1, reason: 'a test' };
+    return this.request('round:join', {
+      device: {
+        adapter: { vendor: 'test', architecture: '', device: '', description: 'test adapter', software: true },
+        limits: { maxBufferSize: 1, maxStorageBufferBindingSize: 1 },
+        features: [],
+        deviceMemoryGiB: null,
+      },
+      proposal: {
+        rank,
+        verdicts: [fits],
+        ownLimits: { maxMemoryBytes: null, maxRank: null, maxUploadBytes: null },
+        stepSeconds: null,
+      },
+      data,
+    });
+  }
+
+  /** Joins and waits for the lease, now or by notice. */
+  async lease(rank: number, data?: DataChoice): Promise<Lease> {
+    const reply = await this.join(rank, data);
+    return reply.status === 'leased' ? reply.lease : this.granted();
+  }
+
+  /** The next lease granted by notice. */
+  granted(): Promise<Lease> {
+    const [lease] = this.#granted.splice(0, 1);
+    if (lease) return Promise.resolve(lease);
+    return new Promise((resolve) => {
+      this.#onGrant = resolve;
+    });
+  }
+
+  async start(lease: Lease): Promise<Uint8Array> {
+    const reply = await fetch(`${this.#url}${ROUTES.blob(lease.start.sha256)}`);
+    const bytes = new Uint8Array(await reply.arrayBuffer());
+    if (sha256(bytes) !== lease.start.sha256) throw new Error('the start weights are not what the lease says');
+    return bytes;
+  }
+
+  announcement(lease: Lease, bytes: Uint8Array, rest: Partial<UploadBegin> = {}): UploadBegin {
+    return {
+      leaseId: lease.leaseId,
+      runHash: lease.runHash,
+      startHash: lease.start.sha256,
+      dtype: 'F32',
+      bytes: bytes.length,
+      sha256: sha256(bytes),
+      targetTokens: 100,
+      examples: lease.training.steps,
+      steps: lease.training.steps,
+      firstLoss: 5,
+      lastLoss: 4,
+      tokensPerSecond: 1000,
+      ...rest,
+    };
+  }
+
+  /** Sends an upload whole, from wherever it stands. */
+  async send(lease: Lease, bytes: Uint8Array, rest: Partial<UploadBegin> = {}) {
+    const begin = this.announcement(lease, bytes, rest);
+    let { offset } = await this.request('upload:begin', begin);
+    while (offset < bytes.length) {
+      const chunk = bytes.slice(offset, offset + CHUNK_BYTES);
+      offset = (await this.request('upload:chunk', { leaseId: lease.leaseId, offset, bytes: chunk })).offset;
+    }
+    return this.request('upload:commit', { leaseId: lease.leaseId, sha256: begin.sha256 });
+  }
+
+  /** One round: lease, start weights, training, upload. */
+  async round(rank: number, options: { size: number; seed: number; tokens?: number; data?: DataChoice }) {
+    const lease = await this.lease(rank, options.data);
+    const startBytes = await this.start(lease);
+    const start = readFactors(startBytes, lease.grant);
+    const update = train(start, options.size, options.seed);
+    const bytes = writeFactors(update.values());
+    const receipt = await this.send(lease, bytes, { targetTokens: options.tokens ?? 100 });
+    return { lease, start, startBytes, update, bytes, receipt };
+  }
+
+  close(): void {
+    this.socket.close();
+  }
+}
