@@ -1,0 +1,73 @@
+// Factors for a client out of the merged update. All of Σ goes into B: with √Σ on both sides a direction of σ = 0 would
+// have zero in both factors and never train again.
+import { MergeError } from './errors.ts';
+import { addScaled, dot } from './linalg/columns.ts';
+import { seededStream } from './random.ts';
+import type { Factors, LowRank } from './types.ts';
+
+/** Factors in float32, ready to be served or written. */
+export interface ServedFactors extends Factors {
+  readonly a: Float32Array;
+  readonly b: Float32Array;
+}
+
+export interface ReadOut {
+  readonly rank: number;
+  /** s of ΔW = s·B·A, as the client will apply it. */
+  readonly scale: number;
+  /** Seed of the rows that have no direction yet: run seed and tensor name. */
+  readonly seed: string;
+}
+
+/** What is left of a random row below this share of it is rounding: the row lay within the others. */
+const LEAST_REMAINDER = 1e-3;
+
+/** Makes x orthogonal to the first `count` rows of `rows` (each of x's length) and returns its length. Twice is enough (Kahan). */
+function orthogonalise(x: Float64Array, rows: Float64Array, count: number): number {
+  const n = x.length;
+  for (let pass = 0; pass < 2; pass += 1)
+    for (let k = 0; k < count; k += 1) addScaled(-dot(rows, k * n, x, 0, n), rows, k * n, x, 0, n);
+  return Math.sqrt(dot(x, 0, x, 0, n));
+}
+
+/**
+ * B = U_r·Σ_r/s and A = V_rᵀ at rank r: the best approximation of the update at that rank. Where σ = 0 or the rank goes
+ * beyond the update's, B = 0 and A has seeded random unit rows orthogonal to all others, so that every direction trains.
+ * Nested: rank r is the first r rows and columns of any larger read-out with the same seed. Beyond min(out, in) both are
+ * zero, which pads an export. Throws MergeError 'rank' or 'non-finite' (beyond float32).
+ */
+export function readOut(update: LowRank, { rank, scale, seed }: ReadOut): ServedFactors {
+  const { out, in: columns, u, sigma, v } = update;
+  if (!Number.isInteger(rank) || rank < 1)
+    throw new MergeError('rank', `Factors cannot have rank ${rank}; ask for a positive whole number.`);
+  if (!Number.isFinite(scale) || scale === 0)
+    throw new MergeError('non-finite', `Factors cannot have scale ${scale}; α must be a positive number.`);
+  const known = sigma.reduce((count, value) => (value > 0 ? count + 1 : count), 0);
+  const directions = Math.min(rank, out, columns);
+  const rows = new Float64Array(Math.max(known, directions) * columns);
+  rows.set(v.subarray(0, known * columns));
+  for (let k = known; k < directions; k += 1) {
+    const draw = seededStream(seed, k);
+    const row = rows.subarray(k * columns, (k + 1) * columns);
+    let length = 0;
+    do {
+      for (let i = 0; i < columns; i += 1) row[i] = draw();
+      const drawn = Math.sqrt(dot(row, 0, row, 0, columns));
+      length = orthogonalise(row, rows, k);
+      if (length < LEAST_REMAINDER * drawn) length = 0;
+    } while (length === 0);
+    for (let i = 0; i < columns; i += 1) row[i] = (row[i] as number) / length;
+  }
+  const a = new Float32Array(rank * columns);
+  a.set(rows.subarray(0, directions * columns));
+  const b = new Float32Array(out * rank);
+  for (let k = 0; k < Math.min(known, directions); k += 1) {
+    const factor = (sigma[k] as number) / scale;
+    for (let i = 0; i < out; i += 1) b[i * rank + k] = factor * (u[k * out + i] as number);
+  }
+  for (const value of b) {
+    if (!Number.isFinite(value))
+      throw new MergeError('non-finite', 'The merged update is too large for float32; lower the learning rate.');
+  }
+  return { out, in: columns, rank, scale, a, b };
+}

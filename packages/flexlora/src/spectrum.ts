@@ -1,0 +1,132 @@
+// What a merge is told by: singular values, energy per rank, effective rank, who reaches which direction, and how far the
+// changes of the clients agree.
+import { dot } from './linalg/columns.ts';
+import { stackTerms, type Term } from './sum.ts';
+import type { Factors, LowRank } from './types.ts';
+
+/** One client's work on one matrix. */
+export interface MatrixUpdate {
+  /** Share of the merge; the shares of all updates sum to 1. */
+  readonly weight: number;
+  readonly end: Factors;
+  /** The factors the client started from exactly as they were served, after rounding. */
+  readonly start: Factors | null;
+  /** What errors call the client. */
+  readonly name?: string;
+}
+
+export interface MatrixReport {
+  /** Singular values of the next state, largest first. */
+  readonly sigma: readonly number[];
+  /** energyByRank[k]: share of ‖M‖² (before truncation) that the first k + 1 directions hold. */
+  readonly energyByRank: readonly number[];
+  /** exp of the entropy of σ/Σσ (Roy and Vetterli, 2007): 1 for one direction, n for n equal ones, 0 for M = 0. */
+  readonly effectiveRank: number;
+  /** p[j]: weight share of clients whose rank reaches direction j + 1, up to the largest rank. */
+  readonly p: readonly number[];
+  /** By client rank r: ‖M − trunc_r(M)‖ / ‖M‖, what a client of that rank does not see. */
+  readonly truncationError: Readonly<Record<number, number>>;
+  /** ‖M − next‖ / ‖M‖: what truncation to the stored rank lost. */
+  readonly discardedTail: number;
+  /** Cosine of each update's change (its product where no start is known) with the weighted mean change; 0 for no change. */
+  readonly cosineToMean: readonly number[];
+}
+
+export function matrixReport(next: LowRank, discarded: number, updates: readonly MatrixUpdate[]): MatrixReport {
+  const sigma = [...next.sigma];
+  const energies = sigma.map((value) => value * value);
+  const whole = energies.reduce((sum, energy) => sum + energy, 0) + discarded * discarded;
+  const share = (value: number): number => (whole === 0 ? 0 : value / whole);
+  // Tails are summed from the small end: 1 − share would cancel.
+  const tails = new Array<number>(sigma.length + 1);
+  tails[sigma.length] = discarded * discarded;
+  for (let k = sigma.length - 1; k >= 0; k -= 1) tails[k] = (tails[k + 1] ?? 0) + (energies[k] ?? 0);
+  const ranks = [...new Set(updates.map(({ end }) => end.rank))].sort((a, b) => a - b);
+  const lost = (rank: number): number => Math.sqrt(share(tails[Math.min(rank, sigma.length)] ?? 0));
+  return {
+    sigma,
+    energyByRank: sigma.map((_, k) => 1 - share(tails[k + 1] ?? 0)),
+    effectiveRank: effectiveRank(sigma),
+    p: reach(updates),
+    truncationError: Object.fromEntries(ranks.map((rank) => [rank, lost(rank)])),
+    discardedTail: Math.sqrt(share(discarded * discarded)),
+    cosineToMean: cosinesToMean(updates),
+  };
+}
+
+function effectiveRank(sigma: readonly number[]): number {
+  const total = sigma.reduce((sum, value) => sum + value, 0);
+  if (total === 0) return 0;
+  const entropy = sigma.reduce((sum, value) => (value > 0 ? sum - (value / total) * Math.log(value / total) : sum), 0);
+  return Math.exp(entropy);
+}
+
+/** p_j of {@link MatrixReport}. */
+export function reach(
+  updates: readonly { readonly weight: number; readonly end: { readonly rank: number } }[],
+): number[] {
+  const longest = updates.reduce((max, { end }) => Math.max(max, end.rank), 0);
+  return Array.from({ length: longest }, (_, j) =>
+    updates.reduce((sum, { weight, end }) => (end.rank > j ? sum + weight : sum), 0),
+  );
+}
+
+/** The change of one update as terms to sum: its end less its start. */
+export const changeTerms = ({ weight, end, start, name }: MatrixUpdate): Term[] => {
+  const called = name === undefined ? {} : { name };
+  const ended = { weight, factors: end, ...called };
+  const started = name === undefined ? {} : { name: `${name}, start weights` };
+  return start === null ? [ended] : [ended, { weight: -weight, factors: start, ...started }];
+};
+
+/** Frobenius inner product of two products of stacks: Σ (LᵀL') ∘ (RᵀR'), never forming either. */
+function innerProduct(a: ReturnType<typeof stackTerms>, b: ReturnType<typeof stackTerms>): number {
+  let sum = 0;
+  for (let i = 0; i < a.left.cols; i += 1) {
+    for (let j = 0; j < b.left.cols; j += 1) {
+      const l = dot(a.left.data, i * a.out, b.left.data, j * b.out, a.out);
+      sum += l * dot(a.right.data, i * a.in, b.right.data, j * b.in, a.in);
+    }
+  }
+  return sum;
+}
+
+/** ‖Σ weight · update‖ in the Frobenius norm, to about 1e-8 of the norms of its terms. */
+export function normOfSum(terms: readonly Term[]): number {
+  const stack = stackTerms(terms);
+  return Math.sqrt(Math.max(0, innerProduct(stack, stack)));
+}
+
+function cosinesToMean(updates: readonly MatrixUpdate[]): number[] {
+  const changes = updates.map((update) => stackTerms(changeTerms({ ...update, weight: 1 })));
+  const products = changes.map(() => new Float64Array(changes.length));
+  // What a square root of a cancelled sum can still tell from zero.
+  const floors = changes.map((change) => 1e-14 * sizeOf(change));
+  for (const [i, a] of changes.entries()) {
+    for (const [j, b] of changes.entries()) {
+      if (j < i) continue;
+      const product = innerProduct(a, b);
+      (products[i] as Float64Array)[j] = product;
+      (products[j] as Float64Array)[i] = product;
+    }
+  }
+  const withMean = products.map((row) => updates.reduce((sum, { weight }, j) => sum + weight * (row[j] ?? 0), 0));
+  const mean = updates.reduce((sum, { weight }, i) => sum + weight * (withMean[i] ?? 0), 0);
+  const meanFloor = updates.reduce((sum, { weight }, i) => sum + weight * weight * (floors[i] ?? 0), 0);
+  return products.map((row, i) => {
+    const own = row[i] ?? 0;
+    if (own <= (floors[i] ?? 0) || mean <= meanFloor) return 0;
+    return Math.max(-1, Math.min(1, (withMean[i] ?? 0) / Math.sqrt(own * mean)));
+  });
+}
+
+/** (Σ ‖l_j‖·‖r_j‖)²: what ‖Σ l_j·r_jᵀ‖² could be at most. */
+function sizeOf({ left, right }: ReturnType<typeof stackTerms>): number {
+  let sum = 0;
+  for (let k = 0; k < left.cols; k += 1) {
+    const l = dot(left.data, k * left.rows, left.data, k * left.rows, left.rows);
+    const r = dot(right.data, k * right.rows, right.data, k * right.rows, right.rows);
+    sum += Math.sqrt(l * r);
+  }
+  return sum * sum;
+}

@@ -1,0 +1,57 @@
+// What a merge strategy is: how the uploads of a round become the next state of one matrix. One file a strategy; adding
+// one touches its file and the list in index.ts.
+import { MergeError } from '../errors.ts';
+import type { MatrixReport, MatrixUpdate } from '../spectrum.ts';
+import { checkUpdate, type LowRank, type Shape } from '../types.ts';
+
+export interface MatrixMerge {
+  /** The state the server holds; null before the first merge. */
+  readonly current: LowRank | null;
+  readonly updates: readonly MatrixUpdate[];
+  /** Rank of the next state at most: {@link storedRank}. */
+  readonly maxRank: number;
+  /** What errors call the matrix. */
+  readonly name?: string;
+}
+
+export interface MergedMatrix {
+  readonly next: LowRank;
+  readonly report: MatrixReport;
+}
+
+export interface Strategy {
+  readonly name: string;
+  /** Whether it reads the state and the start factors of every update. */
+  readonly needsStart: boolean;
+  /** Whether every update must have started from the current state. */
+  readonly synchronousOnly: boolean;
+  /** Throws MergeError naming the matrix and the update at fault. */
+  mergeMatrix(merge: MatrixMerge): MergedMatrix;
+}
+
+/** The weighted shares must sum to 1 but for rounding. */
+const SHARE_TOLERANCE = 1e-9;
+
+/** What every strategy asks of its input. Throws MergeError 'weights', 'shape', 'rank', 'non-finite' or 'strategy'. */
+export function checkMerge(strategy: Strategy, { current, updates, name = 'the matrix' }: MatrixMerge): Shape {
+  const shape = current ?? updates[0]?.end;
+  if (!shape || updates.length === 0) throw new MergeError('weights', `There is no update of ${name} to merge.`);
+  let total = 0;
+  for (const [i, update] of updates.entries()) {
+    const called = `${update.name ?? `update ${i + 1}`} of ${name}`;
+    if (!(update.weight >= 0)) throw new MergeError('weights', `The weight of ${called} is ${update.weight}.`);
+    total += update.weight;
+    checkUpdate(update.end, shape, called);
+    if (update.start) checkUpdate(update.start, shape, `${called}, start weights`);
+    else if (strategy.needsStart) {
+      throw new MergeError(
+        'strategy',
+        `Strategy ${strategy.name} needs the start weights of ${called}; give them or choose flexlora.`,
+      );
+    }
+  }
+  if (Math.abs(total - 1) > SHARE_TOLERANCE)
+    throw new MergeError('weights', `The weights of ${name} sum to ${total} instead of 1; normalise them first.`);
+  if (current) checkUpdate(current, shape, `the state of ${name}`);
+  return { out: shape.out, in: shape.in };
+}
