@@ -7,7 +7,12 @@ import { expectShape, type Tensor } from '../../runtime/tensor.ts';
 import { elementwiseWorkgroups } from '../elementwise.ts';
 import code from './attention.wgsl?raw';
 
-export const attentionShader: ShaderSource = { name: 'attention', code };
+/** Heads whose size is a multiple of four are handled four elements at a time. */
+const VECTOR_PART = 'alias Part = vec4f;\nfn part_dot(a: Part, b: Part) -> f32 { return dot(a, b); }\n';
+const SCALAR_PART = 'alias Part = f32;\nfn part_dot(a: Part, b: Part) -> f32 { return a * b; }\n';
+
+export const attentionShader: ShaderSource = { name: 'attention', code: VECTOR_PART + code };
+export const oddAttentionShader: ShaderSource = { name: 'attention-odd', code: SCALAR_PART + code };
 
 export interface AttentionSizes {
   readonly batch: number;
@@ -60,10 +65,12 @@ function check(kernel: string, { q, k, v, out, lse }: AttentionForward, sizes: A
 
 function describe(sizes: AttentionSizes) {
   const { headSize, ...rest } = sizes;
+  const vectors = headSize % 4 === 0;
+  const shader = vectors ? attentionShader : oddAttentionShader;
   return {
-    shader: attentionShader,
-    constants: { HEAD_SIZE: headSize },
-    uniforms: layOutParams(attentionShader, { ...rest, scale: 1 / Math.sqrt(headSize) }),
+    shader,
+    constants: { HEAD_SIZE: vectors ? headSize / 4 : headSize },
+    uniforms: layOutParams(shader, { ...rest, scale: 1 / Math.sqrt(headSize) }),
   };
 }
 

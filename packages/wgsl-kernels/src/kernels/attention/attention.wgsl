@@ -1,7 +1,8 @@
 // Causal grouped-query attention, forward and backward, without a T×T matrix in memory (Dao et al. 2022): the forward pass
 // keeps a running maximum and sum per query and stores their log-sum-exp; the backward pass rebuilds probabilities from
 // it. One invocation a query (forward, dq) or a key (dk, dv), so nothing is added atomically and equal input gives equal
-// bytes. HEAD_SIZE is a constant given before this text: it sizes the registers.
+// bytes. Given before this text: HEAD_SIZE, a head's length in Parts, and Part itself, vec4f where a head is a multiple of four
+// long and f32 elsewhere, with part_dot its inner product.
 
 struct Params {
   batch: u32,
@@ -36,11 +37,11 @@ fn locate(i: u32) -> Query {
   return Query(row < params.batch * params.sequence, position, i * HEAD_SIZE, first * keyStride + kvHead * HEAD_SIZE, keyStride, i);
 }
 
-@group(0) @binding(1) var<storage, read_write> q: array<f32>;
-@group(0) @binding(2) var<storage, read_write> k: array<f32>;
-@group(0) @binding(3) var<storage, read_write> v: array<f32>;
+@group(0) @binding(1) var<storage, read_write> q: array<Part>;
+@group(0) @binding(2) var<storage, read_write> k: array<Part>;
+@group(0) @binding(3) var<storage, read_write> v: array<Part>;
 @group(0) @binding(4) var<storage, read_write> lse: array<f32>;
-@group(0) @binding(5) var<storage, read_write> out: array<f32>;
+@group(0) @binding(5) var<storage, read_write> out: array<Part>;
 
 @compute @workgroup_size(64)
 fn forward(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) local: u32) {
@@ -48,8 +49,8 @@ fn forward(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: ve
   if (!query.inside) {
     return;
   }
-  var own: array<f32, HEAD_SIZE>;
-  var sum: array<f32, HEAD_SIZE>;
+  var own: array<Part, HEAD_SIZE>;
+  var sum: array<Part, HEAD_SIZE>;
   for (var d = 0u; d < HEAD_SIZE; d++) {
     own[d] = q[query.at + d] * params.scale;
   }
@@ -59,14 +60,14 @@ fn forward(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: ve
     let key = query.keys + j * query.keyStride;
     var score = 0.0;
     for (var d = 0u; d < HEAD_SIZE; d++) {
-      score = fma(own[d], k[key + d], score);
+      score += part_dot(own[d], k[key + d]);
     }
     let next = max(highest, score);
     let keep = exp(highest - next);
     let weight = exp(score - next);
     total = fma(total, keep, weight);
     for (var d = 0u; d < HEAD_SIZE; d++) {
-      sum[d] = fma(sum[d], keep, weight * v[key + d]);
+      sum[d] = sum[d] * keep + weight * v[key + d];
     }
     highest = next;
   }
@@ -77,7 +78,7 @@ fn forward(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: ve
 }
 
 // delta = Σ dout·out of each query: the part of the softmax gradient that all its keys share.
-@group(0) @binding(6) var<storage, read_write> dout: array<f32>;
+@group(0) @binding(6) var<storage, read_write> dout: array<Part>;
 @group(0) @binding(7) var<storage, read_write> delta: array<f32>;
 
 @compute @workgroup_size(64)
@@ -88,7 +89,7 @@ fn row_delta(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: 
   }
   var sum = 0.0;
   for (var d = 0u; d < HEAD_SIZE; d++) {
-    sum = fma(dout[i * HEAD_SIZE + d], out[i * HEAD_SIZE + d], sum);
+    sum += part_dot(dout[i * HEAD_SIZE + d], out[i * HEAD_SIZE + d]);
   }
   delta[i] = sum;
 }
@@ -100,9 +101,9 @@ fn backward_query(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) gro
   if (!query.inside) {
     return;
   }
-  var own: array<f32, HEAD_SIZE>;
-  var incoming: array<f32, HEAD_SIZE>;
-  var gradient: array<f32, HEAD_SIZE>;
+  var own: array<Part, HEAD_SIZE>;
+  var incoming: array<Part, HEAD_SIZE>;
+  var gradient: array<Part, HEAD_SIZE>;
   for (var d = 0u; d < HEAD_SIZE; d++) {
     own[d] = q[query.at + d] * params.scale;
     incoming[d] = dout[query.at + d];
@@ -114,12 +115,12 @@ fn backward_query(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) gro
     var score = 0.0;
     var slope = 0.0;
     for (var d = 0u; d < HEAD_SIZE; d++) {
-      score = fma(own[d], k[key + d], score);
-      slope = fma(incoming[d], v[key + d], slope);
+      score += part_dot(own[d], k[key + d]);
+      slope += part_dot(incoming[d], v[key + d]);
     }
     let ds = exp(score - shift) * (slope - shared_part) * params.scale;
     for (var d = 0u; d < HEAD_SIZE; d++) {
-      gradient[d] = fma(ds, k[key + d], gradient[d]);
+      gradient[d] += ds * k[key + d];
     }
   }
   for (var d = 0u; d < HEAD_SIZE; d++) {
@@ -127,7 +128,7 @@ fn backward_query(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) gro
   }
 }
 
-@group(0) @binding(8) var<storage, read_write> dv: array<f32>;
+@group(0) @binding(8) var<storage, read_write> dv: array<Part>;
 
 @compute @workgroup_size(64)
 fn backward_key(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) local: u32) {
@@ -140,10 +141,10 @@ fn backward_key(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) group
   let position = row % params.sequence;
   let group = params.heads / params.kvHeads;
   let at = i * HEAD_SIZE;
-  var key: array<f32, HEAD_SIZE>;
-  var value: array<f32, HEAD_SIZE>;
-  var keyGradient: array<f32, HEAD_SIZE>;
-  var valueGradient: array<f32, HEAD_SIZE>;
+  var key: array<Part, HEAD_SIZE>;
+  var value: array<Part, HEAD_SIZE>;
+  var keyGradient: array<Part, HEAD_SIZE>;
+  var valueGradient: array<Part, HEAD_SIZE>;
   for (var d = 0u; d < HEAD_SIZE; d++) {
     key[d] = k[at + d] * params.scale;
     value[d] = v[at + d];
@@ -155,14 +156,14 @@ fn backward_key(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) group
       var score = 0.0;
       var slope = 0.0;
       for (var d = 0u; d < HEAD_SIZE; d++) {
-        score = fma(q[query + d], key[d], score);
-        slope = fma(dout[query + d], value[d], slope);
+        score += part_dot(q[query + d], key[d]);
+        slope += part_dot(dout[query + d], value[d]);
       }
       let probability = exp(score - lse[index]);
       let ds = probability * (slope - delta[index]) * params.scale;
       for (var d = 0u; d < HEAD_SIZE; d++) {
-        keyGradient[d] = fma(ds, q[query + d], keyGradient[d]);
-        valueGradient[d] = fma(probability, dout[query + d], valueGradient[d]);
+        keyGradient[d] += ds * q[query + d];
+        valueGradient[d] += probability * dout[query + d];
       }
     }
   }

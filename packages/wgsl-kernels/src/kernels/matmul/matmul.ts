@@ -6,12 +6,14 @@ import matmulCode from './matmul.wgsl?raw';
 import nnCode from './nn.wgsl?raw';
 import ntCode from './nt.wgsl?raw';
 import tallCode from './tall.wgsl?raw';
+import tall4Code from './tall4.wgsl?raw';
 
 export const matmulShader: ShaderSource = { name: 'matmul', code: matmulCode };
 /** For sizes that are multiples of four; {@link matmulShader} serves all others. */
 export const ntMatmulShader: ShaderSource = { name: 'matmul-nt', code: ntCode };
 export const nnMatmulShader: ShaderSource = { name: 'matmul-nn', code: nnCode };
 export const tallMatmulShader: ShaderSource = { name: 'matmul-tall', code: tallCode };
+export const tallVectorMatmulShader: ShaderSource = { name: 'matmul-tall4', code: tall4Code };
 
 /** Rows and columns of the register tile of one invocation. */
 const TILE = 8;
@@ -111,10 +113,8 @@ export function matmulTN(tensors: MatmulTensors, options: MatmulOptions = {}): K
   expectShape('matmulTN', 'c', tensors.c, [rows, columns]);
   const sizes = { rows, columns, inner };
   const tiles = Math.ceil(rows / TILE) * Math.ceil(columns / TILE);
-  const uniforms = layOutParams(tallMatmulShader, {
-    ...sizes,
-    accumulate: options.accumulate ? 1 : 0,
-    alpha: options.alpha ?? 1,
-  });
-  return [{ ...describe('matmul-tn', tallMatmulShader, tensors, sizes), uniforms, workgroups: foldWorkgroups(tiles) }];
+  const shader = rows % 4 === 0 && columns % 4 === 0 ? tallVectorMatmulShader : tallMatmulShader;
+  const epilogue = { accumulate: options.accumulate ? 1 : 0, alpha: options.alpha ?? 1 };
+  const uniforms = layOutParams(shader, { ...sizes, ...epilogue });
+  return [{ ...describe('matmul-tn', shader, tensors, sizes), uniforms, workgroups: foldWorkgroups(tiles) }];
 }

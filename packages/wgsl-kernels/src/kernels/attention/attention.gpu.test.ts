@@ -1,0 +1,241 @@
+import { beforeAll, describe, expect, it } from 'vitest';
+import {
+  type AttentionShape,
+  at,
+  attention,
+  attentionGradient,
+  build,
+  logSumExp,
+  type Numbers,
+  pair,
+  queriesOf,
+  scoresOf,
+  sumOf,
+} from '../../reference/index.ts';
+import type { Gpu } from '../../runtime/device.ts';
+import { EPSILON, expectWithin, openTestGpu, randomNumbers, runKernel } from '../../testing/index.ts';
+import { attentionBackward, attentionForward } from './attention.ts';
+
+// Few head sizes, since each is a pipeline of its own; odd ones, grouped heads, one position, more queries than a workgroup.
+const shapes: AttentionShape[] = [
+  { batch: 1, sequence: 1, heads: 1, kvHeads: 1, headSize: 1 },
+  { batch: 2, sequence: 37, heads: 4, kvHeads: 2, headSize: 8 },
+  { batch: 3, sequence: 13, heads: 6, kvHeads: 2, headSize: 7 },
+  { batch: 1, sequence: 65, heads: 3, kvHeads: 3, headSize: 16 },
+  { batch: 1, sequence: 19, heads: 2, kvHeads: 1, headSize: 64 },
+];
+
+const label = ({ batch, sequence, heads, kvHeads, headSize }: AttentionShape): string =>
+  `batch ${batch}, sequence ${sequence}, heads ${heads}/${kvHeads} of ${headSize}`;
+
+const absolutes = (a: Numbers, x: number, b: Numbers, y: number, count: number): number =>
+  sumOf(count, (d) => Math.abs(at(a, x + d) * at(b, y + d)));
+
+interface Case {
+  readonly q: Float32Array;
+  readonly k: Float32Array;
+  readonly v: Float32Array;
+  readonly dout: Float32Array;
+}
+
+function draw(shape: AttentionShape, scale = 2): Case {
+  const { batch, sequence, heads, kvHeads, headSize } = shape;
+  const random = randomNumbers(sequence * headSize);
+  const queries = batch * sequence * heads * headSize;
+  const keys = batch * sequence * kvHeads * headSize;
+  return {
+    q: random.floats(queries, scale),
+    k: random.floats(keys, scale),
+    v: random.floats(keys),
+    dout: random.floats(queries),
+  };
+}
+
+function tensorsOf(shape: AttentionShape, { q, k, v }: Case) {
+  const rows = shape.batch * shape.sequence;
+  const queryShape = [rows, shape.heads * shape.headSize];
+  const keyShape = [rows, shape.kvHeads * shape.headSize];
+  return {
+    q: { shape: queryShape, data: q },
+    k: { shape: keyShape, data: k },
+    v: { shape: keyShape, data: v },
+    out: { shape: queryShape },
+    lse: { shape: [rows, shape.heads] },
+  };
+}
+
+const forward = (gpu: Gpu, shape: AttentionShape, input: Case) => {
+  const tensors = tensorsOf(shape, input);
+  return runKernel(
+    gpu,
+    { ...tensors, out: { ...tensors.out, written: true }, lse: { ...tensors.lse, written: true } },
+    (bound) => attentionForward(bound, shape),
+  );
+};
+
+/**
+ * Error of the score of query i with key j, in epsilons: a sum of headSize products (√d/2), the scaling of q and of its
+ * factor (1.5), all relative to Σ|q||k|.
+ */
+function scoreError(shape: AttentionShape, { q, k }: Case, i: number, j: number): number {
+  const { query, key } = pair(shape, i, j);
+  const { headSize } = shape;
+  return ((Math.sqrt(headSize) / 2 + 1.5) * absolutes(q, query, k, key, headSize)) / Math.sqrt(headSize);
+}
+
+/**
+ * Relative error of Σ exp(score − highest) and of the weighted sums over the same weights, in epsilons, for one query.
+ * A score errs as above, and so does the highest. exp errs by 3 + 2|x| for argument x, its difference by |x|/2; the keys
+ * that become the highest rescale the sums once each, by exp of steps that add up to the range of the scores; T additions.
+ */
+function softmaxError(shape: AttentionShape, input: Case, i: number): number {
+  const scores = scoresOf(input.q, input.k, shape, i);
+  const errors = Math.max(...Array.from(scores, (_, j) => scoreError(shape, input, i, j)));
+  let highest = Number.NEGATIVE_INFINITY;
+  let rescalings = 0;
+  for (const score of scores) {
+    if (score > highest) rescalings += 1;
+    highest = Math.max(highest, score);
+  }
+  const range = highest - Math.min(...scores);
+  return 2 * errors + 2.5 * range + 4 * rescalings + Math.sqrt(scores.length);
+}
+
+describe('attention', () => {
+  let gpu: Gpu;
+  beforeAll(async () => {
+    gpu = await openTestGpu({ limits: 'default' });
+    return () => gpu.destroy();
+  });
+
+  it.each(shapes.map((shape) => [label(shape), shape] as const))('forward: %s', async (_, shape) => {
+    const input = draw(shape);
+    const { headSize } = shape;
+    const result = await forward(gpu, shape, input);
+    const expected = attention(input.q, input.k, input.v, shape);
+    const errors = build(queriesOf(shape), (i) => softmaxError(shape, input, i));
+    // Σ p|v|: out is a mean of values, weighted by p; numerator and denominator err alike, the division by 2.5.
+    const magnitude = attention(input.q, input.k, input.v.map(Math.abs), shape).out;
+    expectWithin('out', result.out, expected.out, (i) => {
+      return EPSILON * (2 * at(errors, Math.floor(i / headSize)) + 2.5) * at(magnitude, i);
+    });
+    // log errs by 3 units in the last place or 2⁻²¹; the highest score by its own error, the sum of both by one rounding.
+    expectWithin(
+      'lse',
+      result.lse,
+      expected.lse,
+      (i) => EPSILON * (at(errors, i) + 4 + 4 * Math.abs(at(expected.lse, i))),
+    );
+  });
+
+  it('keeps scores apart that overflow exp', async () => {
+    const shape = { batch: 1, sequence: 4, heads: 1, kvHeads: 1, headSize: 1 };
+    const input = {
+      q: Float32Array.of(1, 1, 1, -1),
+      k: Float32Array.of(-500, 200, 500, -500),
+      v: Float32Array.of(1, 2, 3, 4),
+      dout: new Float32Array(4),
+    };
+    const { out, lse } = await forward(gpu, shape, input);
+    expect([...out]).toEqual([1, 2, 3, expect.closeTo(2.5, 5)]);
+    expect([...lse]).toEqual([-500, 200, 500, expect.closeTo(500 + Math.log(2), 4)]);
+  });
+
+  it.each(shapes.map((shape) => [label(shape), shape] as const))('backward: %s', async (_, shape) => {
+    const input = draw(shape);
+    const { q, k, v, dout } = input;
+    const { headSize, heads, kvHeads, sequence } = shape;
+    const reference = attention(q, k, v, shape);
+    const out = Float32Array.from(reference.out);
+    const lse = Float32Array.from(reference.lse);
+    const tensors = tensorsOf(shape, input);
+    const result = await runKernel(
+      gpu,
+      {
+        ...tensors,
+        out: { ...tensors.out, data: out },
+        lse: { ...tensors.lse, data: lse },
+        dout: { shape: tensors.q.shape, data: dout },
+        delta: { shape: tensors.lse.shape, written: true },
+        dq: { shape: tensors.q.shape, written: true },
+        dk: { shape: tensors.k.shape, written: true },
+        dv: { shape: tensors.k.shape, written: true },
+      },
+      (bound) => attentionBackward(bound, shape),
+    );
+    const expected = attentionGradient(q, k, v, dout, shape);
+    const bounds = { dq: new Float64Array(q.length), dk: new Float64Array(k.length), dv: new Float64Array(v.length) };
+    // Additions behind an element of dq, and of dk and dv.
+    const queryTerms = Math.sqrt(sequence) / 2;
+    const keyTerms = Math.sqrt((sequence * heads) / kvHeads) / 2;
+    const dotTerms = Math.sqrt(headSize) / 2 + 0.5;
+    const scale = 1 / Math.sqrt(headSize);
+    for (let i = 0; i < queriesOf(shape); i += 1) {
+      const scores = scoresOf(q, k, shape, i);
+      const total = logSumExp(scores, 0, scores.length);
+      for (const [j, score] of scores.entries()) {
+        const { query, key } = pair(shape, i, j);
+        const probability = Math.exp(score - total);
+        // exp(score − lse): the score, lse rounded once, the difference, and exp's 3 + 2|x|.
+        const relative = scoreError(shape, input, i, j) + Math.abs(total) / 2 + 2.5 * Math.abs(score - total) + 3;
+        // slope − delta: both are dots; delta's out was rounded once more.
+        const dots =
+          dotTerms * absolutes(dout, query, v, key, headSize) +
+          (dotTerms + 0.5) * absolutes(dout, query, out, query, headSize);
+        const slope = sumOf(headSize, (d) => at(dout, query + d) * (at(v, key + d) - at(out, query + d)));
+        const ds = probability * scale * Math.abs(slope);
+        const error = probability * scale * dots + ds * (relative + 2);
+        for (let d = 0; d < headSize; d += 1) {
+          const [atQuery, atKey] = [query + d, key + d];
+          bounds.dq[atQuery] = at(bounds.dq, atQuery) + (error + ds * queryTerms) * Math.abs(at(k, atKey));
+          bounds.dk[atKey] = at(bounds.dk, atKey) + (error + ds * keyTerms) * Math.abs(at(q, atQuery));
+          bounds.dv[atKey] = at(bounds.dv, atKey) + probability * (relative + keyTerms) * Math.abs(at(dout, atQuery));
+        }
+      }
+    }
+    for (const name of ['dq', 'dk', 'dv'] as const) {
+      expectWithin(name, result[name], expected[name], (i) => EPSILON * at(bounds[name], i));
+    }
+  });
+
+  it('gives nothing to keys that come after every query with a gradient', async () => {
+    const shape = { batch: 1, sequence: 37, heads: 4, kvHeads: 2, headSize: 8 };
+    const input = draw(shape);
+    const { out, lse } = await forward(gpu, shape, input);
+    const dout = input.dout.map((value, i) => (Math.floor(i / 32) === 5 ? value : 0));
+    const tensors = tensorsOf(shape, input);
+    const { dq, dk, dv } = await runKernel(
+      gpu,
+      {
+        ...tensors,
+        out: { ...tensors.out, data: out },
+        lse: { ...tensors.lse, data: lse },
+        dout: { shape: tensors.q.shape, data: dout },
+        delta: { shape: tensors.lse.shape, written: true },
+        dq: { shape: tensors.q.shape, written: true },
+        dk: { shape: tensors.k.shape, written: true },
+        dv: { shape: tensors.k.shape, written: true },
+      },
+      (bound) => attentionBackward(bound, shape),
+    );
+    const rowsOf = (values: Float32Array, width: number): number[] => [
+      ...new Set([...values.entries()].filter(([, value]) => value !== 0).map(([i]) => Math.floor(i / width))),
+    ];
+    expect(rowsOf(dq, 32)).toEqual([5]);
+    expect(rowsOf(dk, 16)).toEqual([0, 1, 2, 3, 4, 5]);
+    expect(rowsOf(dv, 16)).toEqual([0, 1, 2, 3, 4, 5]);
+  });
+
+  it('refuses heads that cannot share, heads too large and shapes that do not fit', async () => {
+    const shape = { batch: 1, sequence: 1, heads: 1, kvHeads: 1, headSize: 1 };
+    const input = draw(shape);
+    const tensors = tensorsOf(shape, input);
+    const refuse = (sizes: AttentionShape) => runKernel(gpu, tensors, (bound) => attentionForward(bound, sizes));
+    await expect(refuse({ ...shape, heads: 3, kvHeads: 2 })).rejects.toThrow('3 heads cannot share 2');
+    await expect(refuse({ ...shape, headSize: 257 })).rejects.toMatchObject({ code: 'shape' });
+    await expect(refuse({ ...shape, sequence: 2 })).rejects.toMatchObject({
+      code: 'shape',
+      message: 'attention-forward: q (q) is [1,1] where [2,1] is needed.',
+    });
+  });
+});
