@@ -1,7 +1,10 @@
 #!/usr/bin/env node
 // Entry of the `weft` command.
+import { registerEval } from './commands/eval.ts';
+import { registerGenerate } from './commands/generate.ts';
+import { registerTrain } from './commands/train.ts';
 import { createProgram, type Register, run } from './program.ts';
 
-const registers: Register[] = [];
+const registers: Register[] = [registerTrain, registerEval, registerGenerate];
 
 process.exitCode = await run(createProgram(registers, '0.1.0'), process.argv.slice(2));

@@ -1,0 +1,44 @@
+// The GPU of this machine for commands that compute: Dawn's, loaded only when a command needs it.
+import { type Gpu, GpuError, openGpu } from '@weft/wgsl-kernels';
+import { CommandError } from './command.ts';
+
+/** What a result says of the device it was computed on. */
+export interface GpuName {
+  readonly name: string;
+  /** True for an adapter that runs on the CPU. */
+  readonly software: boolean;
+}
+
+export const gpuName = ({ adapter }: Gpu): GpuName => ({
+  name: adapter.description || adapter.device || adapter.architecture || adapter.vendor || 'unnamed GPU adapter',
+  software: adapter.software,
+});
+
+/** Opens the GPU, runs `work` on it, and frees it. Throws CommandError 'no-gpu' naming the remedy. */
+export async function withGpu<T>(work: (gpu: Gpu) => Promise<T>): Promise<T> {
+  const gpu = await openNodeGpu();
+  try {
+    return await work(gpu);
+  } catch (error) {
+    // What fails after a loss is a consequence; the loss itself is the cause worth reading.
+    if (gpu.isLost() && !(error instanceof GpuError && error.code === 'device-lost')) {
+      throw new GpuError('device-lost', 'The GPU was lost while it worked. Run the command again.', { cause: error });
+    }
+    throw error;
+  } finally {
+    gpu.destroy();
+  }
+}
+
+async function openNodeGpu(): Promise<Gpu> {
+  try {
+    const { nodeGpu } = await import('@weft/wgsl-kernels/node');
+    return await openGpu(nodeGpu());
+  } catch (cause) {
+    throw new CommandError(
+      'no-gpu',
+      'No GPU adapter can be opened from Node. From a checkout, `npm run --silent weft -- doctor` finds or installs a Vulkan driver; elsewhere install one (Mesa has one for the CPU).',
+      { cause },
+    );
+  }
+}
