@@ -1,0 +1,129 @@
+// Memory is what was planned, and a step in its steady state creates nothing.
+import type { Gpu } from '@weft/wgsl-kernels';
+import { openTestGpu, readAsset } from '@weft/wgsl-kernels/testing';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { makeBatch } from './data/batches.ts';
+import { adaptedMatrices, initialAdapter, plainSpec } from './lora/adapter.ts';
+import { loadModel, MODEL_FILES } from './model/base-model.ts';
+import { GpuModel } from './plan/gpu-model.ts';
+import { planMemory } from './plan/memory.ts';
+import { StepGraph } from './plan/step.ts';
+import { chooseRank, NO_LIMITS, rankVerdicts } from './rank.ts';
+import { train } from './train.ts';
+
+let gpu: Gpu;
+let model: GpuModel;
+beforeAll(async () => {
+  gpu = await openTestGpu();
+  const files = await Promise.all(
+    MODEL_FILES.map(async (file) => [file, await readAsset(`assets/models/stories260K/${file}`)] as const),
+  );
+  model = await GpuModel.upload(gpu, loadModel(new Map(files)));
+});
+afterAll(() => gpu.destroy());
+
+const spec = plainSpec(8);
+const shape = { batch: 8, sequence: 128 };
+const tokens = Array.from({ length: 128 }, (_, i) => (i * 7 + 3) % 512);
+const example = { inputIds: tokens, labels: tokens, targets: 127 };
+
+describe('a training step of stories260K, batch 8 × T 128', () => {
+  it('takes the planned bytes, and creates nothing once it runs', async () => {
+    const matrices = adaptedMatrices(model.config, spec);
+    const planned = planMemory(model.config, matrices, shape);
+    expect(planned.weights).toBe(model.bytes);
+    const before = gpu.counters.bufferBytes;
+    const graph = await StepGraph.create(model, matrices, shape, { training: true });
+    expect(gpu.counters.bufferBytes - before + model.bytes).toBe(planned.total);
+    expect(graph.plan.dispatches).toBe(planned.dispatches);
+
+    const start = initialAdapter(model.config, spec, 'seed');
+    const settings = {
+      steps: 5,
+      learningRate: 1e-3,
+      schedule: 'constant',
+      warmupSteps: 0,
+      weightDecay: 0,
+      maxGradNorm: 1,
+      seed: 'seed',
+    } as const;
+    let counted = { ...gpu.counters };
+    let last = performance.now();
+    await train(graph, start, [example], settings, {
+      onStep: ({ step }) => {
+        const milliseconds = performance.now() - last;
+        if (step >= 3) {
+          expect(gpu.counters.buffersCreated).toBe(counted.buffersCreated);
+          expect(gpu.counters.bindGroupsCreated).toBe(counted.bindGroupsCreated);
+          expect(gpu.counters.pipelinesCreated).toBe(counted.pipelinesCreated);
+          expect(gpu.counters.submits - counted.submits).toBeLessThanOrEqual(3 + Math.ceil(milliseconds / 100));
+        }
+        counted = { ...gpu.counters };
+        last = performance.now();
+      },
+    });
+    graph.destroy();
+    expect(gpu.counters.bufferBytes).toBe(before);
+  });
+
+  it('gives the same bytes for the same seed', async () => {
+    const small = { batch: 2, sequence: 16 };
+    const rows = Array.from({ length: 5 }, (_, i) => {
+      const inputIds = tokens.slice(i, i + 12);
+      return { inputIds, labels: inputIds, targets: 11 };
+    });
+    const settings = {
+      steps: 3,
+      learningRate: 1e-2,
+      schedule: 'linear',
+      warmupSteps: 1,
+      weightDecay: 0.01,
+      maxGradNorm: 1,
+      seed: 'a',
+    } as const;
+    const graph = await StepGraph.create(model, adaptedMatrices(model.config, spec), small, { training: true });
+    const once = await train(graph, initialAdapter(model.config, spec, 'x'), rows, settings);
+    const again = await train(graph, initialAdapter(model.config, spec, 'x'), rows, settings);
+    graph.destroy();
+    expect(again.losses).toEqual(once.losses);
+    for (const [module, { a, b }] of once.factors) {
+      expect(again.factors.get(module)?.a).toEqual(a);
+      expect(again.factors.get(module)?.b).toEqual(b);
+    }
+    const batch = makeBatch(rows, 2, 16);
+    expect(batch.targetTokens).toBe(22);
+  });
+});
+
+describe('choice of rank', () => {
+  const question = { ranks: [2, 4, 8, 16], alphaPerRank: 2, targets: spec.targets, shape: { batch: 4, sequence: 48 } };
+
+  it('is the largest rank where nothing forbids it', async () => {
+    const verdicts = await rankVerdicts(model, question, NO_LIMITS);
+    expect(verdicts.map(({ fits }) => fits)).toEqual([true, true, true, true]);
+    expect(chooseRank(verdicts)).toBe(16);
+    const bytes = verdicts.map(({ uploadBytes }) => uploadBytes);
+    expect([...bytes].sort((a, b) => a - b)).toEqual(bytes);
+  });
+
+  it('gives way to the volunteer’s own limits, and says so', async () => {
+    const all = await rankVerdicts(model, question, NO_LIMITS);
+    const memoryOf = (rank: number) => all.find((verdict) => verdict.rank === rank)?.memoryBytes ?? 0;
+    const tight = await rankVerdicts(model, question, { ...NO_LIMITS, maxMemoryBytes: memoryOf(4) });
+    expect(chooseRank(tight)).toBe(4);
+    expect(tight[2]?.reason).toMatch(/^Rank 8 would need [\d.]+ MB; your limit is [\d.]+ MB\.$/);
+    expect(chooseRank(await rankVerdicts(model, question, { ...NO_LIMITS, maxRank: 3 }))).toBe(2);
+    expect(
+      chooseRank(await rankVerdicts(model, question, { ...NO_LIMITS, maxUploadBytes: all[2]?.uploadBytes ?? 0 })),
+    ).toBe(8);
+    const none = await rankVerdicts(model, question, { ...NO_LIMITS, maxMemoryBytes: 1000 });
+    expect(() => chooseRank(none)).toThrow(/No rank of this run fits/);
+  });
+
+  it('meets a device that has no room', async () => {
+    const huge = { ...question, ranks: [8], shape: { batch: 512, sequence: 512 } };
+    const [verdict] = await rankVerdicts(model, huge, NO_LIMITS);
+    expect(verdict?.fits).toBe(false);
+    expect(verdict?.reason).toMatch(/beyond this GPU|no room/);
+  });
+});
