@@ -1,0 +1,36 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { dense, distance, multiply, orthonormalityError, randomDense, rowsOf, transposed } from '../testing/dense.ts';
+import { columns } from './columns.ts';
+import { applyQ, qr } from './qr.ts';
+
+const asColumns = (m: { rows: number; cols: number; data: Float64Array }) =>
+  columns(m.rows, m.cols, transposed(m).data);
+const identity = (n: number) => columns(n, n, dense(n, n, (i, j) => (i === j ? 1 : 0)).data);
+
+describe('qr', () => {
+  it('factors matrices of any shape into an orthonormal Q and an upper R', () => {
+    const shapes = fc.record({ rows: fc.integer({ min: 1, max: 24 }), cols: fc.integer({ min: 1, max: 24 }) });
+    fc.assert(
+      fc.property(shapes, fc.integer(), fc.boolean(), fc.integer({ min: 0, max: 24 }), (shape, seed, pivot, zeroed) => {
+        const { rows, cols } = shape;
+        const random = randomDense(rows, cols, seed);
+        const matrix = dense(rows, cols, (i, j) => (j < zeroed ? 0 : (random.data[i * cols + j] ?? 0)));
+        const factored = qr(asColumns(matrix), { pivot });
+        const q = transposed(rowsOf(applyQ(factored, identity(factored.size)).data, rows));
+        expect(orthonormalityError(q)).toBeLessThan(1e-14 * rows);
+        const r = transposed(rowsOf(factored.r.data, factored.size));
+        for (let i = 0; i < factored.size; i += 1) for (let j = 0; j < i; j += 1) expect(r.data[i * cols + j]).toBe(0);
+        const permuted = dense(rows, cols, (i, j) => matrix.data[i * cols + (factored.order[j] ?? 0)] ?? Number.NaN);
+        expect(distance(multiply(q, r), permuted)).toBeLessThan(1e-14 * rows);
+      }),
+    );
+  });
+
+  it('pivots the column with the most left of it to the front', () => {
+    const matrix = dense(9, 6, (i, j) => Math.sin(i * 7 + j) * 10 ** -((j * 5) % 6));
+    const { r } = qr(asColumns(matrix), { pivot: true });
+    const diagonal = Array.from({ length: 6 }, (_, k) => Math.abs(r.data[k * 6 + k] ?? 0));
+    expect(diagonal).toEqual([...diagonal].sort((a, b) => b - a));
+  });
+});

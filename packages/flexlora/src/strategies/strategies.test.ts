@@ -1,0 +1,213 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { readOut, type ServedFactors } from '../read-out.ts';
+import type { MatrixUpdate } from '../spectrum.ts';
+import { lowRankOf } from '../sum.ts';
+import { denseOf, denseSvd, distance, productOf, randomFactors, sum } from '../testing/dense.ts';
+import { type LowRank, storedRank, zeroUpdate } from '../types.ts';
+import { flexlora, flexloraCarry, STRATEGY_NAMES, strategyByName } from './index.ts';
+
+const serve = (state: LowRank, rank: number): ServedFactors => readOut(state, { rank, scale: 2, seed: 'run q_proj' });
+
+/** A client that was served and gave back what it got. */
+const idle = (state: LowRank, rank: number, weight: number): MatrixUpdate => {
+  const start = serve(state, rank);
+  return { weight, end: { ...start, a: start.a.slice(), b: start.b.slice() }, start };
+};
+
+/** A client that moved both factors a little, in float32 as a tab would. */
+function trained(state: LowRank, rank: number, weight: number, ...seed: (string | number)[]): MatrixUpdate {
+  const start = serve(state, rank);
+  const step = randomFactors({ ...start }, 'step', ...seed);
+  return {
+    weight,
+    start,
+    end: {
+      ...start,
+      a: start.a.map((value, i) => value + 0.01 * (step.a[i] ?? 0)),
+      b: start.b.map((value, i) => value + 0.01 * (step.b[i] ?? 0)),
+    },
+  };
+}
+
+const RANKS = [4, 8, 16, 30];
+const WEIGHTS = [0.4, 0.3, 0.2, 0.1];
+const SHAPES = [
+  { out: 64, in: 64 },
+  { out: 172, in: 64 },
+  { out: 64, in: 172 },
+];
+const stateOf = (shape: { out: number; in: number }, rank = 40): LowRank =>
+  lowRankOf(randomFactors({ ...shape, rank }, 'state', shape.out));
+
+describe('flexlora', () => {
+  it('is Σ w·s·B·A to 1e-5 from float32 factors of mixed ranks and scales', () => {
+    for (const shape of SHAPES) {
+      const updates = [1, 4, 8, 16, 30].map((rank, k) => ({
+        weight: (k + 1) / 15,
+        end: randomFactors({ ...shape, rank, scale: [2, 4, 0.5, 16 / 30, 1][k] ?? 1 }, 'mixed', k),
+        start: null,
+      }));
+      const whole = sum(updates.map(({ weight, end }) => [weight, productOf(end)] as const));
+      const { next } = flexlora.mergeMatrix({ current: null, updates, maxRank: 64 });
+      expect(distance(denseOf(next), whole)).toBeLessThan(1e-12);
+      const reference = denseSvd(whole);
+      for (const rank of [1, 4, 16, 30, 64])
+        expect(distance(productOf(serve(next, rank)), reference.truncate(rank))).toBeLessThan(1e-5);
+    }
+  });
+
+  it('with no local step gives U·diag(p_j·σ_j)·Vᵀ', () => {
+    for (const shape of SHAPES) {
+      const state = stateOf(shape);
+      const updates = RANKS.map((rank, k) => idle(state, rank, WEIGHTS[k] ?? 0));
+      const { next, report } = flexlora.mergeMatrix({ current: state, updates, maxRank: storedRank(shape, 30) });
+      const p = (k: number) => RANKS.reduce((share, rank, i) => (rank > k ? share + (WEIGHTS[i] ?? 0) : share), 0);
+      expect(distance(denseOf(next), denseOf(state, p))).toBeLessThan(1e-6);
+      expect(report.p).toHaveLength(30);
+      for (const [k, share] of report.p.entries()) expect(share).toBeCloseTo(p(k), 14);
+      // What the law is for: the tail shrinks, and shrinks again.
+      expect(next.rank).toBe(30);
+    }
+  });
+
+  it('brings back the old state when a client answers for it, so it is synchronous only', () => {
+    const state = stateOf({ out: 64, in: 64 }, 8);
+    const later = flexloraCarry.mergeMatrix({
+      current: state,
+      updates: [trained(state, 8, 1, 'later')],
+      maxRank: 64,
+    }).next;
+    const updates = [idle(later, 8, 0.5), idle(state, 8, 0.5)];
+    const { next } = flexlora.mergeMatrix({ current: later, updates, maxRank: 64 });
+    expect(distance(denseOf(next), denseOf(later))).toBeGreaterThan(1e-3);
+    expect([flexlora.synchronousOnly, flexloraCarry.synchronousOnly]).toEqual([true, false]);
+  });
+});
+
+describe('flexlora-carry', () => {
+  it('is M + Σ w·(s·B·A − S)', () => {
+    for (const shape of SHAPES) {
+      const state = stateOf(shape);
+      const updates = RANKS.map((rank, k) => trained(state, rank, WEIGHTS[k] ?? 0, k));
+      const { next } = flexloraCarry.mergeMatrix({ current: state, updates, maxRank: 64 });
+      const terms = updates.flatMap(({ weight, end, start }) => [
+        [weight, productOf(end)] as const,
+        [-weight, productOf(start ?? end)] as const,
+      ]);
+      expect(distance(denseOf(next), sum([[1, denseOf(state)], ...terms]))).toBeLessThan(1e-12);
+    }
+  });
+
+  it('keeps M over 50 rounds in which nobody trains', () => {
+    const shape = { out: 172, in: 64 };
+    const first = stateOf(shape);
+    let state = first;
+    for (let round = 0; round < 50; round += 1) {
+      const updates = RANKS.map((rank, k) => idle(state, rank, WEIGHTS[k] ?? 0));
+      state = flexloraCarry.mergeMatrix({ current: state, updates, maxRank: 64 }).next;
+    }
+    expect(distance(denseOf(state), denseOf(first))).toBeLessThan(1e-6);
+    expect(state.rank).toBe(first.rank);
+  });
+
+  it('keeps M over 50 rounds when half the clients answer for an older version', () => {
+    const shape = { out: 64, in: 64 };
+    // Versions that really differ: three rounds of training first.
+    const versions = [stateOf(shape)];
+    for (let round = 0; round < 3; round += 1) {
+      const current = versions.at(-1) as LowRank;
+      const updates = RANKS.map((rank, k) => trained(current, rank, WEIGHTS[k] ?? 0, round, k));
+      versions.push(flexloraCarry.mergeMatrix({ current, updates, maxRank: 64 }).next);
+    }
+    const settled = versions.at(-1) as LowRank;
+    const [oldest] = versions;
+    expect(distance(denseOf(oldest as LowRank), denseOf(settled))).toBeGreaterThan(1e-3);
+    for (let round = 0; round < 50; round += 1) {
+      const current = versions.at(-1) as LowRank;
+      const stale = versions.at(-2 - (round % 3)) as LowRank;
+      const updates = RANKS.map((rank, k) => idle(k % 2 === 0 ? current : stale, rank, WEIGHTS[k] ?? 0));
+      versions.push(flexloraCarry.mergeMatrix({ current, updates, maxRank: 64 }).next);
+    }
+    expect(distance(denseOf(versions.at(-1) as LowRank), denseOf(settled))).toBeLessThan(1e-6);
+  });
+
+  it('begins at zero, where what the first clients are served has no product', () => {
+    const shape = { out: 20, in: 12 };
+    const nothing = flexloraCarry.mergeMatrix({
+      current: null,
+      updates: RANKS.map((rank, k) => idle(zeroUpdate(shape), Math.min(rank, 12), WEIGHTS[k] ?? 0)),
+      maxRank: 12,
+    });
+    expect(nothing.next.rank).toBe(0);
+    expect(nothing.report).toMatchObject({ sigma: [], energyByRank: [], effectiveRank: 0, discardedTail: 0 });
+    expect(nothing.report.cosineToMean).toEqual([0, 0, 0, 0]);
+  });
+});
+
+describe('every strategy', () => {
+  it('does not depend on the order of clients or on stacks wider than the matrix', () => {
+    const client = fc.record({ rank: fc.integer({ min: 1, max: 6 }), weight: fc.integer({ min: 1, max: 100 }) });
+    const drawn = fc.record({
+      out: fc.integer({ min: 6, max: 10 }),
+      in: fc.integer({ min: 6, max: 10 }),
+      clients: fc.array(client, { minLength: 1, maxLength: 8 }),
+    });
+    fc.assert(
+      fc.property(drawn, ({ clients, ...shape }) => {
+        const current = lowRankOf(randomFactors({ ...shape, rank: 4 }, 'order'));
+        const total = clients.reduce((s, { weight }) => s + weight, 0);
+        const updates = clients.map(({ rank, weight }, k) => trained(current, rank, weight / total, k));
+        for (const name of STRATEGY_NAMES) {
+          const merge = (ordered: MatrixUpdate[]) =>
+            strategyByName(name).mergeMatrix({ current, updates: ordered, maxRank: 10 });
+          const there = merge(updates);
+          const back = merge([...updates].reverse());
+          expect(distance(denseOf(back.next), denseOf(there.next))).toBeLessThan(1e-12);
+          expect(merge(updates)).toEqual(there);
+        }
+      }),
+    );
+  });
+
+  it('refuses by name what cannot be merged', () => {
+    const state = stateOf({ out: 16, in: 12 }, 4);
+    const good = { ...trained(state, 4, 1, 'good'), name: 'tab-1' };
+    const merge = (name: string, updates: MatrixUpdate[], current: LowRank | null = state) =>
+      strategyByName(name).mergeMatrix({ current, updates, maxRank: 12, name: 'layers.0.q_proj' });
+    const poisoned = { ...good.end, b: good.end.b.map((value, i) => (i === 9 ? Number.NaN : value)) };
+    const expectError = (work: () => unknown, code: string, message: RegExp) => {
+      expect(work).toThrow(expect.objectContaining({ name: 'MergeError', code }));
+      expect(work).toThrow(message);
+    };
+    for (const name of STRATEGY_NAMES) {
+      expectError(() => merge(name, []), 'weights', /no update of layers\.0\.q_proj/);
+      expectError(() => merge(name, [{ ...good, weight: 0.5 }]), 'weights', /sum to 0\.5/);
+      expectError(() => merge(name, [{ ...good, weight: -1 }]), 'weights', /tab-1 of layers\.0\.q_proj is -1/);
+      expectError(
+        () => merge(name, [{ ...good, end: poisoned }]),
+        'non-finite',
+        /tab-1 of layers\.0\.q_proj, factor B holds NaN/,
+      );
+      const other = { ...good, end: randomFactors({ out: 16, in: 11, rank: 4 }, 'other') };
+      expectError(() => merge(name, [other]), 'shape', /\[16, 11\] where \[16, 12\]/);
+      const foreign = stateOf({ out: 15, in: 12 }, 4);
+      expectError(() => merge(name, [good], foreign), 'shape', /where \[15, 12\]/);
+    }
+    expectError(
+      () => merge('flexlora-carry', [{ ...good, start: null }]),
+      'strategy',
+      /needs the start weights of tab-1/,
+    );
+    expectError(
+      () => merge('flexlora-carry', [{ ...good, start: poisoned }]),
+      'non-finite',
+      /tab-1 of layers\.0\.q_proj, start weights, factor B holds NaN/,
+    );
+    expectError(
+      () => strategyByName('median'),
+      'unknown-strategy',
+      /no strategy median; choose flexlora or flexlora-carry/,
+    );
+  });
+});
