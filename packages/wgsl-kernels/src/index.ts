@@ -17,5 +17,6 @@ export * from './runtime/errors.ts';
 export * from './runtime/plan.ts';
 export * from './runtime/profiler.ts';
 export * from './runtime/readback.ts';
+export * from './runtime/roofline.ts';
 export * from './runtime/shader.ts';
 export * from './runtime/tensor.ts';
