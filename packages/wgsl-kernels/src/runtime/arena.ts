@@ -102,7 +102,8 @@ export class ArenaPlan {
     } catch (error) {
       thrown = error;
     }
-    const errors = [await gpu.device.popErrorScope(), await gpu.device.popErrorScope()];
+    // Both scopes are closed before anyone else may open one.
+    const errors = await Promise.all([gpu.device.popErrorScope(), gpu.device.popErrorScope()]);
     const cause = thrown ?? errors.find((error) => error !== null) ?? null;
     if (cause !== null) {
       for (const slab of slabs) gpu.destroyBuffer(slab);

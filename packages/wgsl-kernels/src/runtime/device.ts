@@ -80,8 +80,16 @@ export async function openGpu(gpu: GPU | undefined, options: { limits?: 'maximum
   const requiredLimits: Record<string, number> = {};
   if (limits === 'maximum') for (const name of RAISED_LIMITS) requiredLimits[name] = adapter.limits[name];
   const requiredFeatures: GPUFeatureName[] = adapter.features.has('timestamp-query') ? ['timestamp-query'] : [];
-  const device = await adapter.requestDevice({ requiredLimits, requiredFeatures });
-  return wrapDevice(device, summarise(adapter.info));
+  const summary = summarise(adapter.info);
+  try {
+    return wrapDevice(await adapter.requestDevice({ requiredLimits, requiredFeatures }), summary);
+  } catch (cause) {
+    throw new GpuError(
+      'no-adapter',
+      `The GPU adapter ${summary.vendor} ${summary.architecture} gave no device. Close other pages that use the GPU, or restart the browser.`,
+      { cause },
+    );
+  }
 }
 
 function wrapDevice(device: GPUDevice, adapter: AdapterSummary): Gpu {

@@ -1,4 +1,4 @@
-// A step is a plan: a list of dispatches, copies and clears recorded once, with its pipelines, bind groups and uniforms
+// A step is a plan: a list of dispatches and clears recorded once, with its pipelines, bind groups and uniforms
 // made at recording, and replayed as often as wanted. Replaying creates nothing but command buffers.
 import type { Gpu } from './device.ts';
 import { GpuError } from './errors.ts';
@@ -46,10 +46,7 @@ export const uniformBytes = (calls: readonly KernelCall[]): number =>
     calls.reduce((sum, call) => sum + uniformSlot(call), 0),
   );
 
-type Item =
-  | { readonly kind: 'call'; readonly call: KernelCall }
-  | { readonly kind: 'clear'; readonly tensor: Tensor }
-  | { readonly kind: 'copy'; readonly from: Tensor; readonly to: Tensor };
+type Item = { readonly kind: 'call'; readonly call: KernelCall } | { readonly kind: 'clear'; readonly tensor: Tensor };
 
 export class PlanRecorder {
   readonly #gpu: Gpu;
@@ -67,14 +64,10 @@ export class PlanRecorder {
     this.#items.push({ kind: 'clear', tensor });
   }
 
-  /** Throws GpuError 'shape' when the sizes differ. */
-  copy(from: Tensor, to: Tensor): void {
-    if (from.bytes !== to.bytes)
-      throw new GpuError('shape', `Cannot copy ${from.name} [${from.shape}] to ${to.name} [${to.shape}].`);
-    this.#items.push({ kind: 'copy', from, to });
-  }
-
-  /** Compiles what is new, all at once, and makes every bind group. */
+  /**
+   * Compiles what is new, all at once, makes every bind group and encodes everything once without running it, since a plan
+   * that cannot run must be found out here: replaying tells errors to nobody. Throws GpuError 'shader' or 'validation'.
+   */
   async finish(onProgress?: (done: number, total: number) => void): Promise<Plan> {
     const gpu = this.#gpu;
     const calls = this.#items.flatMap((item) => (item.kind === 'call' ? [item.call] : []));
@@ -116,12 +109,14 @@ export class PlanRecorder {
       offset += uniformSlot(call);
     }
     gpu.device.queue.writeBuffer(uniforms, 0, content);
+    const plan = new Plan(gpu, this.#items, pipelines, groups, uniforms);
+    plan.encodePart(0);
     const error = await gpu.device.popErrorScope();
     if (error) {
-      gpu.destroyBuffer(uniforms);
+      plan.destroy();
       throw new GpuError('validation', `A kernel was bound wrongly: ${error.message}`, { cause: error });
     }
-    return new Plan(gpu, this.#items, pipelines, groups, uniforms);
+    return plan;
   }
 }
 
@@ -176,12 +171,20 @@ export class Plan {
   runPart(part: number): void {
     if (this.#gpu.isLost())
       throw new GpuError('device-lost', 'The GPU was lost. Open a new device and go on from the last snapshot.');
+    const { commands, dispatches } = this.encodePart(part);
+    this.#gpu.submit([commands]);
+    this.#gpu.counters.dispatches += dispatches;
+  }
+
+  /** The commands of one part, and the dispatches among them. */
+  encodePart(part: number): { commands: GPUCommandBuffer; dispatches: number } {
     const share = this.#items.length / this.#submits;
     const begin = Math.round(part * share);
     const end = Math.round((part + 1) * share);
     const encoder = this.#gpu.device.createCommandEncoder();
     let pass: GPUComputePassEncoder | null = null;
-    let index = this.#items.slice(0, begin).filter((item) => item.kind === 'call').length;
+    const first = this.#items.slice(0, begin).filter((item) => item.kind === 'call').length;
+    let index = first;
     for (const item of this.#items.slice(begin, end)) {
       if (item.kind === 'call') {
         pass ??= encoder.beginComputePass();
@@ -191,12 +194,10 @@ export class Plan {
       }
       pass?.end();
       pass = null;
-      if (item.kind === 'clear') encoder.clearBuffer(item.tensor.buffer, item.tensor.offset, item.tensor.bytes);
-      else
-        encoder.copyBufferToBuffer(item.from.buffer, item.from.offset, item.to.buffer, item.to.offset, item.from.bytes);
+      encoder.clearBuffer(item.tensor.buffer, item.tensor.offset, item.tensor.bytes);
     }
     pass?.end();
-    this.#gpu.submit([encoder.finish()]);
+    return { commands: encoder.finish(), dispatches: index - first };
   }
 
   #dispatch(pass: GPUComputePassEncoder, call: KernelCall, index: number): void {
@@ -206,7 +207,6 @@ export class Plan {
     pass.setPipeline(pipeline);
     pass.setBindGroup(0, group);
     pass.dispatchWorkgroups(...call.workgroups);
-    this.#gpu.counters.dispatches += 1;
   }
 
   /** Runs call `index` alone inside an own pass, with timestamps when given: for the profiler. */

@@ -8,7 +8,7 @@ import code from './adamw.wgsl?raw';
 export const adamwShader: ShaderSource = { name: 'adamw', code };
 
 /** Elements of the `hyper` tensor. */
-export const ADAMW_HYPER_SIZE = 8;
+export const ADAMW_HYPER_SIZE = 10;
 
 export interface AdamwHyper {
   readonly learningRate: number;
@@ -22,7 +22,10 @@ export interface AdamwHyper {
   readonly maxGradNorm: number;
 }
 
-/** The content of the `hyper` tensor of one step. Bias corrections are computed in float64. */
+/**
+ * The content of the `hyper` tensor of one step. Bias corrections and 1 − β are computed in float64 and rounded once: in
+ * float32, 1 − 0.999 is off by 1e-5.
+ */
 export function adamwHyper({
   learningRate,
   beta1,
@@ -41,6 +44,8 @@ export function adamwHyper({
     1 / (1 - beta1 ** step),
     1 / (1 - beta2 ** step),
     maxGradNorm,
+    1 - beta1,
+    1 - beta2,
   );
 }
 
@@ -53,7 +58,7 @@ export interface AdamwTensors {
   readonly m: Tensor;
   /** [n], updated: second moment. */
   readonly v: Tensor;
-  /** [8], see {@link adamwHyper}. */
+  /** [ADAMW_HYPER_SIZE], see {@link adamwHyper}. */
   readonly hyper: Tensor;
   /** [2], from gradientNorm. */
   readonly norm: Tensor;

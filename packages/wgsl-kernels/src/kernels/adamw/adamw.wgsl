@@ -17,6 +17,9 @@ struct Hyper {
   correction2: f32,
   // 0 turns clipping off.
   maxNorm: f32,
+  // 1 − β₁ and 1 − β₂, rounded once: the difference in float32 would lose five digits.
+  rest1: f32,
+  rest2: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -38,8 +41,8 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
     clip = min(1.0, hyper.maxNorm / (norm[0] + 1e-6));
   }
   let g = gradient[i] * clip;
-  let m = fma(hyper.beta1, first[i], (1.0 - hyper.beta1) * g);
-  let v = fma(hyper.beta2, second[i], (1.0 - hyper.beta2) * g * g);
+  let m = fma(hyper.beta1, first[i], hyper.rest1 * g);
+  let v = fma(hyper.beta2, second[i], hyper.rest2 * g * g);
   first[i] = m;
   second[i] = v;
   let decayed = parameter[i] * (1.0 - hyper.learningRate * hyper.weightDecay);

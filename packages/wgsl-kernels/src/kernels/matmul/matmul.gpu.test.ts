@@ -12,7 +12,8 @@ const kernels: Record<ProductKind, (tensors: MatmulTensors, options?: MatmulOpti
 };
 const kinds: ProductKind[] = ['NT', 'NN', 'TN'];
 
-// Around the 8×8 register tile and the 32 slices of the tall kernel, primes, single rows and columns, LoRA ranks.
+// Around the 8×8 register tile and the 32 slices of the tall kernel, primes, single rows and columns, LoRA ranks; multiples
+// of four, which have kernels of their own, that are no multiples of the tile.
 const shapes: [rows: number, columns: number, inner: number][] = [
   [1, 1, 1],
   [1, 1, 257],
@@ -25,6 +26,9 @@ const shapes: [rows: number, columns: number, inner: number][] = [
   [37, 4, 65],
   [4, 172, 64],
   [128, 65, 16],
+  [3, 4, 4],
+  [12, 20, 36],
+  [68, 8, 132],
 ];
 
 describe('matmul', () => {
