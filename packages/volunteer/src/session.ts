@@ -2,7 +2,7 @@
 // what an error means; the handshake (line.ts), files, queue, leases, rounds and uploads are rooms of their own. Everything
 // that touches the outside is passed in (ports.ts).
 import { parseDataLines } from '@weft/formats';
-import type { DataChoice, Hello, Lease, OwnLimits, Receipt, ReleaseReason, RoundView } from '@weft/protocol';
+import type { DataChoice, Lease, OwnLimits, Receipt, ReleaseReason, RoundView } from '@weft/protocol';
 import { ProtocolError } from '@weft/protocol';
 import { abortable, Condition, sleep } from './clock.ts';
 import { Device } from './device.ts';
@@ -11,11 +11,11 @@ import { leaveRound, releaseLease } from './farewell.ts';
 import { RunFiles } from './files.ts';
 import { asLeaseLost, LeaseKeeper, LeaseLost } from './lease-keeper.ts';
 import { type Admission, Line } from './line.ts';
-import type { SessionOptions } from './options.ts';
+import type { SessionData, SessionOptions } from './options.ts';
 import { obtainLease } from './place.ts';
-import type { Clock, Downloads, Identity, ModelFiles, Storage, Trainer, Transport } from './ports.ts';
+import type { Clock, ModelFiles } from './ports.ts';
 import { emptyProgress, playRound } from './round.ts';
-import { initialState, type SessionState, StateHolder, type StateListener } from './state.ts';
+import { initialState, NOTHING_GOING_ON, type SessionState, StateHolder, type StateListener } from './state.ts';
 import { formatBytes, hasEnded, plural, waitingSentence } from './words.ts';
 
 /** Why a session's work ends without an error. */
@@ -40,6 +40,8 @@ export class VolunteerSession {
   readonly #closing = new AbortController();
   readonly #unsubscribe: (() => void)[] = [];
   #currentLine: Line | null = null;
+  /** What to train on: as the session was made, until setData(). */
+  #data: SessionData;
   #ownRows: string | null = null;
   #model: ModelFiles | null = null;
   #preparing: Promise<void> | null = null;
@@ -48,7 +50,7 @@ export class VolunteerSession {
   #keeper: LeaseKeeper | null = null;
   /** A lease that came by notice, not taken up yet. */
   #granted: Lease | null = null;
-  #limitsChanged = false;
+  #wishChanged = false;
   #uploadStartedAt = 0;
   #uploadMs = 0;
   #failedRounds = 0;
@@ -58,6 +60,7 @@ export class VolunteerSession {
     this.#random = options.random ?? Math.random;
     this.#device = new Device(options.trainer, options.reopenTrainer);
     const { data, ownLimits, downloads, storage, clock } = options;
+    this.#data = data;
     const own = data.kind === 'own';
     this.#holder = new StateHolder(
       initialState(ownLimits, { own, task: data.kind === 'task' ? data.task : null, examples: null }),
@@ -130,13 +133,29 @@ export class VolunteerSession {
   /** New limits count from the next round on; while none is in progress, at once. */
   setOwnLimits(ownLimits: OwnLimits): void {
     this.#holder.update({ ownLimits });
-    this.#limitsChanged = true;
+    this.#wishChanged = true;
     this.#condition.poke();
     if (this.#work || !this.#model) return;
     const before = this.#preparing?.catch(() => undefined) ?? Promise.resolve();
     this.#preparing = this.#failing(before.then(() => this.#measure(this.#closing.signal)));
     // Whoever awaits prepare() or start() hears of a failure; the snapshot tells the others.
     this.#preparing.catch(() => undefined);
+  }
+
+  /**
+   * Another task, or the volunteer's own file: counts from the next round on. Throws FormatError naming the first bad line,
+   * and then what was chosen before stays.
+   */
+  setData(data: SessionData): void {
+    // Before anything is asked of the server: a bad line is named here, on the device.
+    const examples = data.kind === 'own' ? parseDataLines(data.rows, 'your file').length : null;
+    this.#data = data;
+    this.#ownRows = data.kind === 'own' ? data.rows : null;
+    this.#holder.update({
+      data: { own: data.kind === 'own', task: data.kind === 'task' ? data.task : null, examples },
+    });
+    this.#wishChanged = true;
+    this.#condition.poke();
   }
 
   /** To be called when the tab is hidden or shown: tells the server at once, which sets the lease's length by it. */
@@ -169,16 +188,10 @@ export class VolunteerSession {
   }
 
   async #prepare(): Promise<void> {
-    const { data } = this.#options;
     const { signal } = this.#closing;
     signal.throwIfAborted();
     this.#holder.update({ error: null, outcome: null });
-    if (data.kind === 'own' && this.#ownRows === null) {
-      // Before anything is asked of the server: a bad line is named here, on the device.
-      const examples = parseDataLines(data.rows, 'your file').length;
-      this.#ownRows = data.rows;
-      this.#holder.update({ data: { own: true, task: null, examples } });
-    }
+    if (this.#data.kind === 'own' && this.#ownRows === null) this.setData(this.#data);
     this.#holder.enter('connecting');
     const { run } = await this.#line().admitted(signal);
     this.#holder.enter('downloading');
@@ -264,7 +277,7 @@ export class VolunteerSession {
   async #propose(signal: AbortSignal): Promise<void> {
     const { run, ownLimits } = this.state;
     if (!run || !this.#model) throw new SessionError('closed', 'The session is not prepared; call prepare() first.');
-    this.#limitsChanged = false;
+    this.#wishChanged = false;
     const proposal = await this.#device.propose(run, this.#model, ownLimits, signal);
     this.#holder.update({ proposal, device: this.#device.report() });
   }
@@ -324,7 +337,8 @@ export class VolunteerSession {
 
   /** A lease for the latest proposal; null when something changed that asks for a fresh look first. */
   async #place(signal: AbortSignal): Promise<Lease | null> {
-    const { clock, data } = this.#options;
+    const { clock } = this.#options;
+    const data = this.#data;
     const { proposal } = this.state;
     if (!proposal) throw new SessionError('closed', 'There is no proposal; call prepare() first.');
     const choice: DataChoice =
@@ -344,7 +358,7 @@ export class VolunteerSession {
           this.#granted = null;
           return lease;
         },
-        changed: () => this.#limitsChanged || this.state.paused || this.state.finishing || hasEnded(this.state.run),
+        changed: () => this.#wishChanged || this.state.paused || this.state.finishing || hasEnded(this.state.run),
         round: () => this.state.round,
         onWaiting: (round, reason) => this.#waiting(round, reason),
       });
@@ -367,14 +381,13 @@ export class VolunteerSession {
   }
 
   async #play(lease: Lease, signal: AbortSignal): Promise<void> {
-    const { clock, hidden, data } = this.#options;
+    const { clock, hidden } = this.#options;
     const { manifest } = this.state;
     if (!manifest || !this.#model)
       throw new SessionError('closed', 'The session is not prepared; call prepare() first.');
     const lost = new AbortController();
     const both = AbortSignal.any([signal, lost.signal]);
-    const task = data.kind === 'own' ? null : lease.task;
-    this.#holder.update({ lease, waitingFor: null, data: { ...this.state.data, task } });
+    this.#holder.update({ lease, waitingFor: null, data: { ...this.state.data, task: lease.task } });
     const line = this.#line();
     const keeper = new LeaseKeeper({
       line,
@@ -400,7 +413,7 @@ export class VolunteerSession {
         manifest,
         model: this.#model,
         lease,
-        ownRows: this.#ownRows,
+        ownRows: lease.task === null ? this.#ownRows : null,
         signal: both,
         onStage: () => this.#stageChanged(),
         whenRunning: () => this.#whenRunning(both),
@@ -495,12 +508,3 @@ export class VolunteerSession {
     return error;
   }
 }
-
-const NOTHING_GOING_ON = {
-  lease: null,
-  waitingFor: null,
-  upload: null,
-  download: null,
-  progress: null,
-  finishing: false,
-} as const;

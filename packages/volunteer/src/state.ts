@@ -124,6 +124,16 @@ export function initialState(ownLimits: OwnLimits, data: SessionState['data']): 
   };
 }
 
+/** What an ended session has no more of. */
+export const NOTHING_GOING_ON = {
+  lease: null,
+  waitingFor: null,
+  upload: null,
+  download: null,
+  progress: null,
+  finishing: false,
+} as const;
+
 export type StateListener = (state: SessionState) => void;
 
 /** Stages in which there is something to pause. */
