@@ -1,10 +1,11 @@
 #!/usr/bin/env node
 // Entry of the `weft` command.
+import { registerDoctor } from './commands/doctor.ts';
 import { registerEval } from './commands/eval.ts';
 import { registerGenerate } from './commands/generate.ts';
 import { registerTrain } from './commands/train.ts';
 import { createProgram, type Register, run } from './program.ts';
 
-const registers: Register[] = [registerTrain, registerEval, registerGenerate];
+const registers: Register[] = [registerTrain, registerEval, registerGenerate, registerDoctor];
 
 process.exitCode = await run(createProgram(registers, '0.1.0'), process.argv.slice(2));
