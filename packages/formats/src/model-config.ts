@@ -25,6 +25,15 @@ export interface LlamaConfig {
 
 const size = z.int().positive();
 
+const ropeSchema = z
+  .looseObject({
+    rope_type: z.string().optional(),
+    type: z.string().optional(),
+    rope_theta: z.number().positive().optional(),
+    partial_rotary_factor: z.number().optional(),
+  })
+  .nullish();
+
 const llamaSchema = z.object({
   hidden_size: size,
   intermediate_size: size,
@@ -35,8 +44,11 @@ const llamaSchema = z.object({
   vocab_size: size,
   max_position_embeddings: size.default(2048),
   rms_norm_eps: z.number().positive().default(1e-6),
-  rope_theta: z.number().positive().default(10_000),
-  rope_scaling: z.unknown().optional(),
+  rope_theta: z.number().positive().nullish(),
+  rope_scaling: ropeSchema,
+  // Where transformers 5 keeps what was rope_theta and rope_scaling.
+  rope_parameters: ropeSchema,
+  quantization_config: z.unknown().optional(),
   hidden_act: z.string().default('silu'),
   attention_bias: z.boolean().default(false),
   mlp_bias: z.boolean().default(false),
@@ -72,8 +84,13 @@ export function parseModelConfig(text: string): LlamaConfig {
     });
   }
   const config = parsed.data;
-  if (config.rope_scaling !== undefined && config.rope_scaling !== null)
-    throw unsupported('Scaled rotary embedding (rope_scaling)');
+  for (const key of ['rope_scaling', 'rope_parameters'] as const) {
+    const rope = config[key];
+    const kind = rope?.rope_type ?? rope?.type ?? 'default';
+    if (kind !== 'default') throw unsupported(`Scaled rotary embedding (${key} of type ${kind})`);
+    if ((rope?.partial_rotary_factor ?? 1) !== 1) throw unsupported(`Partial rotary embedding (${key})`);
+  }
+  if (config.quantization_config) throw unsupported('Quantised weights (quantization_config)');
   if (config.hidden_act !== 'silu') throw unsupported(`Activation ${config.hidden_act}`);
   if (config.attention_bias) throw unsupported('Bias in attention (attention_bias)');
   if (config.mlp_bias) throw unsupported('Bias in the feed-forward block (mlp_bias)');
@@ -103,7 +120,7 @@ export function parseModelConfig(text: string): LlamaConfig {
     vocabSize: config.vocab_size,
     maxPositions: config.max_position_embeddings,
     normEpsilon: config.rms_norm_eps,
-    ropeTheta: config.rope_theta,
+    ropeTheta: config.rope_theta ?? config.rope_parameters?.rope_theta ?? 10_000,
     tiedEmbeddings: config.tie_word_embeddings,
     bosTokenId: config.bos_token_id ?? null,
     eosTokenIds: typeof eos === 'number' ? [eos] : eos,

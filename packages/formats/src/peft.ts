@@ -45,12 +45,32 @@ export interface RankSpec {
   readonly alphaPattern: Readonly<Record<string, number>>;
 }
 
-function fromPattern(pattern: Readonly<Record<string, number>>, module: string, plain: number): number {
-  // PEFT matches `(.*\.)?(key)$`, with the key as a regular expression and the first match winning.
-  const hit = Object.entries(pattern).find(([key]) => new RegExp(`^(.*\\.)?(${key})$`).test(module));
-  return hit ? hit[1] : plain;
+/** Compiled once: a pattern may name every module of a large model, and is asked about each of them. */
+const compiled = new WeakMap<object, readonly (readonly [RegExp, number])[]>();
+
+function compile(pattern: Readonly<Record<string, number>>): readonly (readonly [RegExp, number])[] {
+  const known = compiled.get(pattern);
+  if (known) return known;
+  const expressions = Object.entries(pattern).map(([key, value]) => {
+    try {
+      // PEFT matches `(.*\.)?(key)$`, with the key as a regular expression and the first match winning.
+      return [new RegExp(`^(.*\\.)?(${key})$`), value] as const;
+    } catch (cause) {
+      throw new FormatError(
+        'adapter-config',
+        `adapter_config.json: the pattern key ${key} is not a regular expression; name the module instead.`,
+        { cause },
+      );
+    }
+  });
+  compiled.set(pattern, expressions);
+  return expressions;
 }
 
+const fromPattern = (pattern: Readonly<Record<string, number>>, module: string, plain: number): number =>
+  compile(pattern).find(([expression]) => expression.test(module))?.[1] ?? plain;
+
+/** Throws FormatError 'adapter-config' when a pattern's key is no regular expression. */
 export const rankOf = (spec: RankSpec, module: string): number => fromPattern(spec.rankPattern, module, spec.rank);
 export const alphaOf = (spec: RankSpec, module: string): number => fromPattern(spec.alphaPattern, module, spec.alpha);
 export const scaleOf = (alpha: number, rank: number, rslora = false): number =>
@@ -64,11 +84,39 @@ const configSchema = z.object({
   alpha_pattern: z.record(z.string(), z.number().positive()).nullish(),
   use_rslora: z.boolean().nullish(),
   base_model_name_or_path: z.string().nullish(),
-  bias: z.string().nullish(),
-  fan_in_fan_out: z.boolean().nullish(),
-  use_dora: z.boolean().nullish(),
-  modules_to_save: z.array(z.string()).nullish(),
 });
+
+/** Options that change what the factors mean. Anything but these values is refused by name. */
+const PLAIN_OPTIONS: Readonly<Record<string, readonly unknown[]>> = {
+  bias: ['none'],
+  lora_bias: [false],
+  fan_in_fan_out: [false],
+  use_dora: [false],
+  use_qalora: [false],
+  modules_to_save: [],
+  layer_replication: [],
+  trainable_token_indices: [],
+  target_parameters: [],
+  alora_invocation_tokens: [],
+  megatron_config: [],
+  // Other initialisations (PiSSA, OLoRA, CorDA, LoftQ) change the base weights that the factors belong to.
+  init_lora_weights: [true, false, 'gaussian', 'eva', 'orthogonal'],
+};
+
+const isAbsent = (value: unknown): boolean =>
+  value === undefined || value === null || (Array.isArray(value) && value.length === 0);
+
+function refuseOptions(document: object): void {
+  for (const [name, value] of Object.entries(document)) {
+    const allowed = Object.hasOwn(PLAIN_OPTIONS, name) ? PLAIN_OPTIONS[name] : undefined;
+    if (!allowed || isAbsent(value) || allowed.includes(value)) continue;
+    const shown = typeof value === 'string' || typeof value === 'boolean' ? ` ${JSON.stringify(value)}` : '';
+    throw new FormatError(
+      'adapter-config',
+      `adapter_config.json: ${name}${shown} is not supported; export the adapter without it.`,
+    );
+  }
+}
 
 function parseConfig(text: string): z.output<typeof configSchema> {
   let document: unknown;
@@ -84,18 +132,8 @@ function parseConfig(text: string): z.output<typeof configSchema> {
       cause: parsed.error,
     });
   }
-  const config = parsed.data;
-  const refuse = (what: string): never => {
-    throw new FormatError(
-      'adapter-config',
-      `adapter_config.json: ${what} is not supported; export the adapter without it.`,
-    );
-  };
-  if (config.bias && config.bias !== 'none') refuse(`bias "${config.bias}"`);
-  if (config.fan_in_fan_out) refuse('fan_in_fan_out');
-  if (config.use_dora) refuse('use_dora');
-  if (config.modules_to_save && config.modules_to_save.length > 0) refuse('modules_to_save');
-  return config;
+  if (typeof document === 'object' && document !== null) refuseOptions(document);
+  return parsed.data;
 }
 
 const isMatrix = (shape: readonly number[]): shape is readonly [number, number] => shape.length === 2;
@@ -206,8 +244,11 @@ export function writeAdapter(
   };
 }
 
-/** The same ΔW at a larger rank: zero rows in A, zero columns in B, and α = scale · rank, so that α/r gives the scale. */
-export function padRank(factors: LoraFactors, rank: number): LoraFactors {
+/**
+ * The same ΔW at a larger rank: zero rows in A, zero columns in B, and the α that keeps the scale, scale · r or, with
+ * rslora, scale · √r. Throws FormatError 'adapter-tensor' for a smaller rank.
+ */
+export function padRank(factors: LoraFactors, rank: number, rslora = false): LoraFactors {
   if (rank < factors.rank)
     throw new FormatError('adapter-tensor', `${factors.module}: rank ${factors.rank} cannot be padded to ${rank}.`);
   const a = new Float32Array(rank * factors.in);
@@ -215,5 +256,5 @@ export function padRank(factors: LoraFactors, rank: number): LoraFactors {
   const b = new Float32Array(factors.out * rank);
   for (let row = 0; row < factors.out; row += 1)
     b.set(factors.b.subarray(row * factors.rank, (row + 1) * factors.rank), row * rank);
-  return { ...factors, rank, alpha: factors.scale * rank, a, b };
+  return { ...factors, rank, alpha: factors.scale / scaleOf(1, rank, rslora), a, b };
 }

@@ -180,7 +180,24 @@ export interface TensorToWrite {
   readonly data: Float32Array | Float64Array;
 }
 
-function encode({ dtype, data }: TensorToWrite, into: DataView, offset: number): void {
+/** Whether a finite number becomes infinite in the type: a blob must not hide an overflow. */
+const OVERFLOWS: Readonly<Record<TensorToWrite['dtype'], (value: number) => boolean>> = {
+  F64: () => false,
+  F32: (value) => Number.isFinite(value) && !Number.isFinite(Math.fround(value)),
+  F16: (value) => Number.isFinite(value) && Math.abs(value) >= 65520,
+};
+
+function encode({ name, dtype, data }: TensorToWrite, into: DataView, offset: number): void {
+  const overflows = OVERFLOWS[dtype];
+  for (let i = 0; i < data.length; i += 1) {
+    const value = data[i] ?? 0;
+    if (overflows(value)) {
+      throw new FormatError(
+        'safetensors-tensor',
+        `${name} holds ${value} at element ${i}, which ${dtype} cannot; write it as a wider type.`,
+      );
+    }
+  }
   if (dtype === 'F16') {
     for (let i = 0; i < data.length; i += 1) setFloat16(into, offset + 2 * i, data[i] ?? 0, true);
   } else {
@@ -202,7 +219,8 @@ export function writeSafetensors(
   const ordered = [...tensors].sort(
     (a, b) => DTYPE_BYTES[b.dtype] - DTYPE_BYTES[a.dtype] || (a.name < b.name ? -1 : 1),
   );
-  const header: Record<string, unknown> = {};
+  // Without a prototype, so that a tensor may have any name.
+  const header: Record<string, unknown> = Object.create(null);
   const sortedMetadata = Object.entries(metadata).sort(([a], [b]) => (a < b ? -1 : 1));
   if (sortedMetadata.length > 0) header.__metadata__ = Object.fromEntries(sortedMetadata);
   let size = 0;
