@@ -65,11 +65,12 @@ export class Device {
     return `${what} at rank ${rank}; the lease was given back. Going on with a fresh device at rank ${next} or less.`;
   }
 
-  /** Opens a fresh device where the last one was given up, and forgets what it could not do. */
-  async revive(): Promise<void> {
-    if (!this.#closed || !this.#reopen) return;
+  /** Opens a fresh device where the last one was given up, and forgets what it could not do; true when it did. */
+  async revive(): Promise<boolean> {
+    if (!this.#closed || !this.#reopen) return false;
     this.#cap = null;
     await this.#open(this.#reopen);
+    return true;
   }
 
   async #open(reopen: () => Promise<Trainer>): Promise<void> {

@@ -67,6 +67,8 @@ describe('rounds', () => {
     // Round 2 starts from what was redistributed: version 1's factors.
     expect(trainer.jobs[1]?.start).toEqual(factors(8, 1));
     expect(session.state.receipts.map((receipt) => receipt.round)).toEqual([1, 2]);
+    // Nothing has changed, so the trainer kept its plan: it was asked for a rank once.
+    expect(trainer.limits).toHaveLength(1);
     expect(totalsLine(session.state)).toBe('2 rounds helped · 80 tokens');
 
     coordinator.setRun({ state: 'completed', outcome: 'Committed 2 rounds.' });
@@ -155,6 +157,24 @@ describe('rounds', () => {
     await eventually(() => coordinator.waiting?.proposal.rank === 8, 'it asked for rank 8');
     session.setOwnLimits({ ...NO_LIMITS, maxRank: 4 });
     await eventually(() => coordinator.waiting?.proposal.rank === 4, 'it asked for rank 4');
+    await session.close();
+  });
+
+  it('changes its data between rounds', async () => {
+    const bench = await makeBench();
+    const { session, coordinator, trainer } = bench;
+    trainer.holdBefore = 2;
+    void session.start();
+    await eventually(() => trainer.isHeld, 'training has begun');
+    session.setData({ kind: 'task', task: 'colour' });
+    trainer.release();
+    await eventually(() => session.state.totals.rounds === 1, 'round 1 is delivered');
+    coordinator.commitRound();
+    await bench.clock.advance(10_000);
+    await eventually(() => session.state.totals.rounds === 2, 'round 2 is delivered');
+    expect(trainer.jobs.map((job) => job.rows.includes('train of colour'))).toEqual([false, true]);
+    expect(() => session.setData({ kind: 'own', rows: 'no', consent: true })).toThrow(/Line 1 of your file/);
+    expect(session.state.data).toMatchObject({ own: false, task: 'colour' });
     await session.close();
   });
 

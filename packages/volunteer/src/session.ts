@@ -51,6 +51,8 @@ export class VolunteerSession {
   /** A lease that came by notice, not taken up yet. */
   #granted: Lease | null = null;
   #wishChanged = false;
+  /** Whether limits or device have changed since the trainer was asked. */
+  #proposalStale = true;
   #uploadStartedAt = 0;
   #uploadMs = 0;
   #failedRounds = 0;
@@ -133,6 +135,7 @@ export class VolunteerSession {
   /** New limits count from the next round on; while none is in progress, at once. */
   setOwnLimits(ownLimits: OwnLimits): void {
     this.#holder.update({ ownLimits });
+    this.#proposalStale = true;
     this.#wishChanged = true;
     this.#condition.poke();
     if (this.#work || !this.#model) return;
@@ -208,7 +211,7 @@ export class VolunteerSession {
   async #measure(signal: AbortSignal): Promise<void> {
     this.#holder.update({ error: null });
     this.#holder.enter('preparing');
-    await this.#device.revive();
+    if (await this.#device.revive()) this.#proposalStale = true;
     await this.#propose(signal);
     this.#holder.enter('ready');
   }
@@ -274,11 +277,15 @@ export class VolunteerSession {
     this.#condition.poke();
   }
 
+  /** Asks the trainer where limits or device have changed; else its last word stands, and with it the compiled plan. */
   async #propose(signal: AbortSignal): Promise<void> {
     const { run, ownLimits } = this.state;
     if (!run || !this.#model) throw new SessionError('closed', 'The session is not prepared; call prepare() first.');
     this.#wishChanged = false;
+    if (!this.#proposalStale) return;
     const proposal = await this.#device.propose(run, this.#model, ownLimits, signal);
+    // Limits that changed while the trainer was busy ask for another look.
+    this.#proposalStale = ownLimits !== this.state.ownLimits;
     this.#holder.update({ proposal, device: this.#device.report() });
   }
 
@@ -316,7 +323,7 @@ export class VolunteerSession {
   }
 
   async #rounds(signal: AbortSignal): Promise<void> {
-    await this.#device.revive();
+    if (await this.#device.revive()) this.#proposalStale = true;
     for (;;) {
       this.#holder.enter('waiting');
       await this.#whenRunning(signal);
@@ -467,6 +474,7 @@ export class VolunteerSession {
     if (code === 'device-lost' || code === 'out-of-memory') {
       await this.#release(lease.leaseId, code);
       const ranks = this.state.run?.settings.ranks ?? [];
+      this.#proposalStale = true;
       const note = await this.#device.recover(code, lease.grant.rank, ranks, error);
       this.#holder.update({ note, progress: null });
       return;
