@@ -76,7 +76,7 @@ describe('an upload', () => {
     [
       'upload-shape',
       () => changed((m) => ({ in: m.in - 1, a: m.a.slice(0, 2 * (m.in - 1)) })),
-      /granted was \[2, 64\]/,
+      /granted was \[2, 172\]/,
     ],
     ['upload-shape', () => writeFactors(factors.slice(1)), /lacks base_model/],
     ['upload-shape', () => changed(() => ({ module: 'model.layers.0.self_attn.x_proj' })), /x_proj|lacks/],

@@ -87,7 +87,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     const model = await openModelFolder(resolve(options.modelDir));
     const tasks = await openTaskFolder(resolve(options.tasksDir));
     const auth = openAdminAuth(dataDir, new Date(), options.adminToken);
-    const merger = new WorkerMerger(options.mergeWorkers);
+    const merger = new WorkerMerger(join(dataDir, 'merging'), options.mergeWorkers);
     closers.push(() => merger.close());
     const monotonic = () => performance.now();
     const history = new History(join(dataDir, 'database'), logger);

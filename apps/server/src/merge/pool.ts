@@ -1,6 +1,6 @@
 // The merger as child processes: their memory and their stalls are not the server's, and a crash is an error of one job.
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { availableParallelism, tmpdir } from 'node:os';
+import { mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { readSafetensors, type TensorToWrite, toFloat64, writeSafetensors } from '@weft/formats';
 import { Tinypool } from 'tinypool';
@@ -18,10 +18,12 @@ export class WorkerMerger implements Merger {
   #pool: Tinypool | null = null;
   #serial = 0;
 
-  /** `workers`: child processes at most; by default one less than there are cores, four at most. */
-  constructor(workers = Math.max(1, Math.min(4, availableParallelism() - 1))) {
+  /** `folder`: for results on their way; emptied. `workers`: by default one less than there are cores, four at most. */
+  constructor(folder: string, workers = Math.max(1, Math.min(4, availableParallelism() - 1))) {
     this.#workers = workers;
-    this.#folder = mkdtempSync(join(tmpdir(), 'weft-merge-'));
+    this.#folder = folder;
+    rmSync(folder, { recursive: true, force: true });
+    mkdirSync(folder, { recursive: true });
     // Found missing here, it keeps the server from starting; found missing later, it would cost a round.
     workerPath('merge-worker');
   }

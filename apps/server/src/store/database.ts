@@ -26,7 +26,11 @@ class Connection {
   #next = 0;
 
   constructor(folder: string) {
-    this.#worker = new Worker(workerPath('database-worker'), { workerData: { folder } });
+    this.#worker = new Worker(workerPath('database-worker'), {
+      workerData: { folder },
+      // Flags of this process, such as --input-type, are not the thread's.
+      execArgv: [],
+    });
     this.#worker.on('message', (answer: DatabaseAnswer) => {
       const asked = this.#open.get(answer.id);
       this.#open.delete(answer.id);
@@ -57,68 +61,100 @@ class Connection {
 
   async close(): Promise<void> {
     await this.#ask({ id: this.#next++, kind: 'close' });
-    await this.#worker.terminate();
+    await this.end();
   }
 
-  async abandon(): Promise<void> {
+  /** Ends the thread whatever it does. */
+  async end(): Promise<void> {
     await this.#worker.terminate();
   }
 }
 
 type Database = PgRemoteDatabase<Record<string, never>>;
 
+/** Work that waits this long opens the database. Making a new one keeps a core busy for seconds, and rounds come first. */
+const OPEN_AFTER_MS = 3_000;
+
+type Work = (database: Database) => Promise<unknown>;
+
 export class History implements HistoryIndex {
   readonly #folder: string;
   readonly #logger: Logger;
-  #connection: Connection;
-  /** Everything is done in order behind this promise. */
-  #queue: Promise<Database | null>;
+  #connection: Connection | null = null;
+  #database: Promise<Database | null> | null = null;
+  #opened = false;
   #closed = false;
+  #timer: NodeJS.Timeout | null = null;
+  /** Everything not yet written, oldest first. */
+  readonly #waiting: Work[] = [];
+  #writing: Promise<void> | null = null;
 
   constructor(folder: string, logger: Logger) {
     this.#folder = folder;
     this.#logger = logger;
-    this.#connection = new Connection(folder);
-    this.#queue = this.#open();
+  }
+
+  #open(): Promise<Database | null> {
+    this.#database ??= this.#tryOpen(true);
+    return this.#database;
   }
 
   /** Opens the database, or starts an empty one where the old one cannot be opened: it is only an index. */
-  async #open(): Promise<Database | null> {
-    for (const attempt of [1, 2]) {
-      try {
-        for (const statement of CREATE_TABLES) await this.#connection.query(statement, []);
-        return drizzle(async (text, params) => ({ rows: await this.#connection.query(text, params) }));
-      } catch (error) {
-        await this.#connection.abandon();
-        this.#logger.warn(
-          { err: error },
-          attempt === 1 ? 'the history index is damaged and is made again' : 'there is no history index',
-        );
-        if (attempt === 2) return null;
-        rmSync(this.#folder, { recursive: true, force: true });
-        this.#connection = new Connection(this.#folder);
-      }
+  async #tryOpen(again: boolean): Promise<Database | null> {
+    const connection = new Connection(this.#folder);
+    this.#connection = connection;
+    try {
+      for (const statement of CREATE_TABLES) await connection.query(statement, []);
+      this.#opened = true;
+      return drizzle(async (text, params) => ({ rows: await connection.query(text, params) }));
+    } catch (error) {
+      await connection.end();
+      if (this.#closed) return null;
+      this.#logger.warn(
+        { err: error },
+        again ? 'the history index is damaged and is made again' : 'there is no history index',
+      );
+      if (!again) return null;
+      rmSync(this.#folder, { recursive: true, force: true });
+      return this.#tryOpen(false);
     }
-    return null;
   }
 
-  #later(work: (database: Database) => Promise<unknown>): void {
+  #later(work: Work): void {
     if (this.#closed) return;
-    this.#queue = this.#queue.then(async (database) => {
-      try {
-        if (database) await work(database);
-      } catch (error) {
-        // The files hold what was not written here; the next start compares and catches up.
-        this.#logger.error({ err: error }, 'the history index missed something');
-      }
-      return database;
+    this.#waiting.push(work);
+    if (this.#opened) this.#write();
+    else this.#timer ??= setTimeout(() => this.#write(), OPEN_AFTER_MS);
+  }
+
+  #write(): void {
+    this.#writing ??= this.#writeAll().finally(() => {
+      this.#writing = null;
     });
   }
 
+  async #writeAll(): Promise<void> {
+    const database = await this.#open();
+    for (let work = this.#waiting.shift(); work && database; work = this.#waiting.shift()) {
+      try {
+        await work(database);
+      } catch (error) {
+        // The files hold what was not written here; the next start compares and catches up.
+        if (!this.#closed) this.#logger.error({ err: error }, 'the history index missed something');
+      }
+    }
+  }
+
+  /** Asks the database once everything told so far is in it. */
   async #ask<T>(work: (database: Database) => Promise<T>): Promise<T> {
-    const database = await this.#queue;
-    if (!database || this.#closed)
+    const database = await this.#open();
+    while (this.#waiting.length > 0 && database) {
+      this.#write();
+      await this.#writing;
+    }
+    if (!database || this.#closed) {
       throw new ServerError('database', 'The history index is not there; restart the server to make it again.');
+    }
     return work(database);
   }
 
@@ -133,42 +169,7 @@ export class History implements HistoryIndex {
   }
 
   round(runId: string, record: RoundRecord): void {
-    const { round, version, outcome, reason, endedAt, mergeMs, trainLoss, heldOutLoss } = record;
-    const row = { runId, round, version, outcome, reason, endedAt, mergeMs, trainLoss, heldOutLoss };
-    this.#later(async (database) => {
-      await database
-        .insert(rounds)
-        .values(row)
-        .onConflictDoUpdate({ target: [rounds.runId, rounds.round], set: row });
-      for (const {
-        clientId,
-        name,
-        rank,
-        task,
-        targetTokens,
-        examples,
-        uploadBytes,
-        weight,
-        quarantined,
-      } of record.contributions) {
-        await database
-          .insert(contributions)
-          .values({
-            runId,
-            round,
-            clientId,
-            name,
-            rank,
-            task,
-            targetTokens,
-            examples,
-            uploadBytes,
-            weight,
-            quarantined,
-          })
-          .onConflictDoNothing();
-      }
-    });
+    this.#later((database) => writeRound(database, runId, record));
   }
 
   /** Adds what the index lacks of a run's files. */
@@ -180,8 +181,10 @@ export class History implements HistoryIndex {
       const uploads = store.uploadRounds().flatMap((round) => store.readUploads(round));
       const [kept] = await database.select({ rows: count() }).from(rounds).where(eq(rounds.runId, runId));
       const [known] = await database.select({ rows: count() }).from(receipts).where(eq(receipts.runId, runId));
-      if (kept?.rows !== files.length) for (const { record } of files) this.round(runId, record);
-      if (known?.rows !== uploads.length) for (const upload of uploads) this.upload(upload);
+      if (kept?.rows !== files.length) for (const { record } of files) await writeRound(database, runId, record);
+      if (known?.rows !== uploads.length) {
+        for (const { receipt } of uploads) await database.insert(receipts).values(receipt).onConflictDoNothing();
+      }
     });
   }
 
@@ -208,9 +211,41 @@ export class History implements HistoryIndex {
     });
   }
 
+  /** What was not written is written after the next start. */
   async close(): Promise<void> {
-    const database = await this.#queue;
     this.#closed = true;
-    if (database) await this.#connection.close();
+    if (this.#timer) clearTimeout(this.#timer);
+    this.#waiting.length = 0;
+    if (!this.#opened) {
+      await this.#connection?.end();
+      return;
+    }
+    await this.#writing;
+    await this.#connection?.close();
+  }
+}
+
+async function writeRound(database: Database, runId: string, record: RoundRecord): Promise<void> {
+  const { round, version, outcome, reason, endedAt, mergeMs, trainLoss, heldOutLoss } = record;
+  const row = { runId, round, version, outcome, reason, endedAt, mergeMs, trainLoss, heldOutLoss };
+  await database
+    .insert(rounds)
+    .values(row)
+    .onConflictDoUpdate({ target: [rounds.runId, rounds.round], set: row });
+  for (const {
+    clientId,
+    name,
+    rank,
+    task,
+    targetTokens,
+    examples,
+    uploadBytes,
+    weight,
+    quarantined,
+  } of record.contributions) {
+    await database
+      .insert(contributions)
+      .values({ runId, round, clientId, name, rank, task, targetTokens, examples, uploadBytes, weight, quarantined })
+      .onConflictDoNothing();
   }
 }
