@@ -1,0 +1,103 @@
+// The table of devices: sorted by a click on a column, filtered by words.
+import { useSignal } from '@preact/signals';
+import type { ClientRow, RunView } from '@weft/protocol';
+import { ago, count, loss, quantity } from '../shared/format.ts';
+import { RankChip } from '../shared/rank.tsx';
+import { ScrollRegion } from '../shared/scroll-region.tsx';
+import { arrange, COLUMNS, type Column, clientLabel, type Sorting } from './device-table.ts';
+import { inviteLink } from './invite.tsx';
+
+export function Devices({ clients, run }: { clients: readonly ClientRow[]; run: RunView }) {
+  const filter = useSignal('');
+  const sorting = useSignal<Sorting>({ key: 'state', descending: false });
+  const rows = arrange(clients, filter.value, sorting.value);
+  const sortBy = ({ key, numeric }: Column) => {
+    const { key: now, descending } = sorting.value;
+    sorting.value = { key, descending: now === key ? !descending : numeric && key !== 'seen' };
+  };
+  if (clients.length === 0) return null;
+  return (
+    <section class="devices">
+      <div class="section-head">
+        <h2>Devices</h2>
+        <span class="quiet small">
+          {rows.length === clients.length
+            ? quantity(clients.length, 'device')
+            : `${rows.length} of ${quantity(clients.length, 'device')}`}
+        </span>
+        <span class="spacer" />
+        <a class="small" href={inviteLink(run.runId)}>
+          invite link
+        </a>
+        <input
+          type="search"
+          aria-label="Filter devices"
+          placeholder="Filter: rank 8, training, …"
+          value={filter.value}
+          onInput={(event) => {
+            filter.value = event.currentTarget.value;
+          }}
+        />
+      </div>
+      <ScrollRegion label="Devices">
+        <table class="device-table">
+          <thead>
+            <tr>
+              {COLUMNS.map((column) => {
+                const active = sorting.value.key === column.key;
+                const direction = sorting.value.descending ? 'descending' : 'ascending';
+                return (
+                  <th
+                    key={column.key}
+                    scope="col"
+                    class={column.numeric && column.key !== 'rank' ? 'numeric' : ''}
+                    aria-sort={active ? direction : undefined}
+                  >
+                    <button type="button" class="sort" onClick={() => sortBy(column)}>
+                      {column.label}
+                      <span aria-hidden="true">{active ? (sorting.value.descending ? '↓' : '↑') : ''}</span>
+                    </button>
+                  </th>
+                );
+              })}
+            </tr>
+          </thead>
+          <tbody>
+            {rows.map((row) => (
+              <Row key={row.clientId} row={row} />
+            ))}
+            {rows.length === 0 && (
+              <tr>
+                <td colSpan={COLUMNS.length} class="quiet">
+                  No device matches “{filter.value}”.
+                </td>
+              </tr>
+            )}
+          </tbody>
+        </table>
+      </ScrollRegion>
+    </section>
+  );
+}
+
+function Row({ row }: { row: ClientRow }) {
+  const { progress } = row;
+  return (
+    <tr data-testid="client" data-client={row.clientId} data-state={row.state}>
+      <th scope="row">
+        <span class={row.name ? '' : 'mono'}>{clientLabel(row)}</span>
+        <span class="quiet device-name">{row.device}</span>
+      </th>
+      <td>{row.rank === null ? '–' : <RankChip rank={row.rank} />}</td>
+      <td>
+        <span class={`state ${row.state}`}>{row.state}</span>
+        {row.task && <span class="quiet device-name">{row.task}</span>}
+      </td>
+      <td class="numeric">{progress && progress.steps > 0 ? `${progress.step} / ${progress.steps}` : '–'}</td>
+      <td class="numeric">{progress?.tokensPerSecond == null ? '–' : count(progress.tokensPerSecond)}</td>
+      <td class="numeric">{loss(progress?.loss ?? null)}</td>
+      <td class="numeric">{ago(row.lastSeenMs)}</td>
+      <td class="quiet">{row.reason ?? ''}</td>
+    </tr>
+  );
+}

@@ -1,0 +1,205 @@
+// The rounds so far, and two versions' losses side by side.
+import { useSignal } from '@preact/signals';
+import type { RoundRecord, RunSnapshot } from '@weft/protocol';
+import { bytes, count, duration, loss, share } from '../shared/format.ts';
+import { RankChip } from '../shared/rank.tsx';
+import { ScrollRegion } from '../shared/scroll-region.tsx';
+import { committedRounds, compareVersions, meanOf } from './charts.ts';
+import { clientLabel } from './device-table.ts';
+
+export function Rounds({ snapshot }: { snapshot: RunSnapshot }) {
+  const { rounds } = snapshot;
+  const open = useSignal<number | null>(null);
+  if (rounds.length === 0) return null;
+  return (
+    <section class="rounds">
+      <h2>Rounds</h2>
+      <ScrollRegion label="Rounds">
+        <table>
+          <thead>
+            <tr>
+              <th scope="col">Round</th>
+              <th scope="col">Outcome</th>
+              <th scope="col" class="numeric">
+                Uploads
+              </th>
+              <th scope="col" class="numeric">
+                Training loss
+              </th>
+              <th scope="col" class="numeric">
+                Held-out loss
+              </th>
+              <th scope="col" class="numeric">
+                Merge
+              </th>
+            </tr>
+          </thead>
+          <tbody>
+            {[...rounds].reverse().map((record) => (
+              <RoundRows
+                key={`${record.round}-${record.endedAt}`}
+                record={record}
+                open={open.value === record.round}
+                toggle={() => {
+                  open.value = open.value === record.round ? null : record.round;
+                }}
+              />
+            ))}
+          </tbody>
+        </table>
+      </ScrollRegion>
+    </section>
+  );
+}
+
+function RoundRows({ record, open, toggle }: { record: RoundRecord; open: boolean; toggle: () => void }) {
+  const merged = record.contributions.filter((each) => each.quarantined === null).length;
+  const held = record.contributions.length - merged;
+  return (
+    <>
+      <tr data-testid="round-row" data-round={record.round} data-outcome={record.outcome}>
+        <th scope="row">
+          <button
+            type="button"
+            class="sort"
+            aria-expanded={open}
+            onClick={toggle}
+            disabled={record.contributions.length === 0}
+          >
+            {record.round}
+            {record.contributions.length > 0 && <span aria-hidden="true">{open ? '▾' : '▸'}</span>}
+          </button>
+        </th>
+        <td>
+          {record.outcome === 'committed'
+            ? `version ${record.version}`
+            : `abandoned: ${record.reason ?? 'no reason given'}`}
+        </td>
+        <td class="numeric">
+          {merged}
+          {held > 0 && ` + ${held} quarantined`}
+        </td>
+        <td class="numeric">{loss(record.trainLoss)}</td>
+        <td class="numeric">{loss(meanOf(record.heldOutLoss))}</td>
+        <td class="numeric">{record.outcome === 'committed' ? duration(record.mergeMs) : '–'}</td>
+      </tr>
+      {open && (
+        <tr class="nested">
+          <td colSpan={6}>
+            <table>
+              <thead>
+                <tr>
+                  <th scope="col">Device</th>
+                  <th scope="col">Rank</th>
+                  <th scope="col">Task</th>
+                  <th scope="col" class="numeric">
+                    Tokens
+                  </th>
+                  <th scope="col" class="numeric">
+                    Upload
+                  </th>
+                  <th scope="col" class="numeric">
+                    Loss, first → last
+                  </th>
+                  <th scope="col" class="numeric">
+                    Share
+                  </th>
+                </tr>
+              </thead>
+              <tbody>
+                {record.contributions.map((each) => (
+                  <tr key={each.sha256 + each.clientId}>
+                    <th scope="row" class={each.name ? '' : 'mono'}>
+                      {clientLabel(each)}
+                    </th>
+                    <td>
+                      <RankChip rank={each.rank} />
+                    </td>
+                    <td>{each.task ?? 'own file'}</td>
+                    <td class="numeric">{count(each.targetTokens)}</td>
+                    <td class="numeric">{bytes(each.uploadBytes)}</td>
+                    <td class="numeric">
+                      {loss(each.firstLoss)} → {loss(each.lastLoss)}
+                    </td>
+                    <td class="numeric">
+                      {each.quarantined === null ? share(each.weight) : `quarantined: ${each.quarantined}`}
+                    </td>
+                  </tr>
+                ))}
+              </tbody>
+            </table>
+          </td>
+        </tr>
+      )}
+    </>
+  );
+}
+
+/** Held-out losses of two versions, chosen by the reader. */
+export function Compare({ snapshot }: { snapshot: RunSnapshot }) {
+  const versions = [
+    ...(snapshot.baseLoss ? [0] : []),
+    ...committedRounds(snapshot.rounds)
+      .filter((record) => record.heldOutLoss !== null)
+      .map((record) => record.version),
+  ];
+  const left = useSignal<number | null>(null);
+  const right = useSignal<number | null>(null);
+  const [first, last] = [versions[0], versions.at(-1)];
+  if (first === undefined || last === undefined || versions.length < 2) {
+    return <p class="quiet small">Two evaluated versions are needed to compare their losses.</p>;
+  }
+  const from = left.value ?? first;
+  const to = right.value ?? last;
+  const choose = (label: string, value: number, set: (version: number) => void) => (
+    <select
+      class="compact"
+      aria-label={label}
+      value={String(value)}
+      onChange={(event) => set(Number(event.currentTarget.value))}
+    >
+      {versions.map((version) => (
+        <option key={version} value={String(version)}>
+          {version === 0 ? 'base model' : `version ${version}`}
+        </option>
+      ))}
+    </select>
+  );
+  return (
+    <div class="compare">
+      <div class="buttons">
+        {choose('Compare', from, (version) => {
+          left.value = version;
+        })}
+        <span aria-hidden="true">→</span>
+        {choose('with', to, (version) => {
+          right.value = version;
+        })}
+      </div>
+      <table class="figures">
+        <thead>
+          <tr>
+            <th scope="col">Task</th>
+            <th scope="col">{from === 0 ? 'base' : `v${from}`}</th>
+            <th scope="col">{to === 0 ? 'base' : `v${to}`}</th>
+            <th scope="col">change</th>
+          </tr>
+        </thead>
+        <tbody>
+          {compareVersions(snapshot, from, to).map((row) => (
+            <tr key={row.task}>
+              <th scope="row">{row.task}</th>
+              <td>{loss(row.left)}</td>
+              <td>{loss(row.right)}</td>
+              <td>
+                {row.change === null
+                  ? '–'
+                  : `${row.change > 0 ? '+' : row.change < 0 ? '−' : ''}${loss(Math.abs(row.change))}`}
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}

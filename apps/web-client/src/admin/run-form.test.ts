@@ -1,0 +1,60 @@
+import { runSettingsSchema } from '@weft/protocol';
+import { describe, expect, it } from 'vitest';
+import { initialValues, readForm, SECTIONS } from './run-form.ts';
+
+const good = { ...initialValues(['rooms', 'travel']), name: 'demo', purpose: 'Learn to answer.', operator: 'Ada' };
+const errorsOf = (changes: Record<string, string | boolean | string[]>) => {
+  const result = readForm({ ...good, ...changes });
+  return 'errors' in result ? result.errors : {};
+};
+
+describe('the new-run form', () => {
+  it('offers every setting of the protocol, once', () => {
+    const keys = SECTIONS.flatMap((section) => section.fields.map((field) => field.key));
+    expect([...keys].sort()).toEqual(Object.keys(runSettingsSchema.shape).sort());
+  });
+
+  it('opens with the schema’s defaults, which are valid once the three sentences are written', () => {
+    const result = readForm(good);
+    expect(result).toHaveProperty('settings');
+    if (!('settings' in result)) return;
+    expect(result.settings).toEqual(
+      runSettingsSchema.parse({
+        name: 'demo',
+        purpose: 'Learn to answer.',
+        operator: 'Ada',
+        ranks: [4, 8, 16],
+        tasks: ['rooms', 'travel'],
+      }),
+    );
+    expect(Object.keys(errorsOf({ name: '', purpose: ' ', operator: '' })).sort()).toEqual([
+      'name',
+      'operator',
+      'purpose',
+    ]);
+  });
+
+  it('reads seconds as milliseconds and ranks with any separator', () => {
+    const result = readForm({ ...good, trainingMs: '90', ranks: '2, 8 32' });
+    expect(result).toMatchObject({ settings: { trainingMs: 90_000, ranks: [2, 8, 32] } });
+  });
+
+  it.each([
+    [{ goal: '' }, { goal: 'A number is needed here.' }],
+    [{ goal: 'four' }, { goal: 'A number is needed here.' }],
+    [{ rounds: '2.5' }, { rounds: 'Must be a whole number.' }],
+    [{ rounds: '0' }, { rounds: 'Must be at least 1.' }],
+    [{ trainingMs: '0.5' }, { trainingMs: 'Must be at least 1 s.' }],
+    [{ learningRate: '0' }, { learningRate: 'Must be more than 0.' }],
+    [{ maxWeightShare: '2' }, { maxWeightShare: 'Must be at most 1.' }],
+    [{ goal: '2', minimum: '3' }, { minimum: 'This must not exceed the goal.' }],
+    [{ ranks: '8, 4' }, { ranks: 'This must be ascending without repeats.' }],
+    [{ ranks: '' }, { ranks: 'At least one rank is needed.' }],
+    [{ ranks: '4, x' }, { ranks: 'Whole numbers with commas between them, such as 4, 8, 16.' }],
+    [{ ranks: '0, 4' }, { ranks: 'Each rank must be at least 1.' }],
+    [{ tasks: [] as string[] }, { tasks: 'Choose at least one.' }],
+    [{ name: 'x'.repeat(61) }, { name: 'At most 60 characters.' }],
+  ])('says by the field what is wrong: %o', (changes, errors) => {
+    expect(errorsOf(changes)).toEqual(errors);
+  });
+});

@@ -1,0 +1,233 @@
+// The new-run form as data: fields with their words and units, text in, settings or messages out. The protocol's schema is
+// the only judge of what is valid; this file only says it in the reader's words.
+import { PROJECTIONS, type RunSettingsInput, runSettingsSchema } from '@weft/protocol';
+import type { z } from 'zod';
+
+type Key = keyof RunSettingsInput;
+
+export interface TextField {
+  readonly key: Key;
+  readonly label: string;
+  readonly hint?: string;
+  readonly unit?: string;
+  readonly input: 'text' | 'number' | 'seconds' | 'ranks' | 'checkbox' | 'choice' | 'tasks' | 'targets';
+  readonly choices?: readonly (readonly [value: string, label: string])[];
+}
+
+export interface Section {
+  readonly title: string;
+  /** Shut at first: the defaults do for most runs. */
+  readonly advanced?: boolean;
+  readonly fields: readonly TextField[];
+}
+
+export const SECTIONS: readonly Section[] = [
+  {
+    title: 'What volunteers read',
+    fields: [
+      { key: 'name', label: 'Name', input: 'text', hint: 'Short; stands in the page’s header.' },
+      { key: 'purpose', label: 'Purpose', input: 'text', hint: 'One sentence: what their work is for.' },
+      { key: 'operator', label: 'Run by', input: 'text', hint: 'A person or group they could ask.' },
+    ],
+  },
+  {
+    title: 'Data',
+    fields: [
+      { key: 'tasks', label: 'Tasks', input: 'tasks' },
+      {
+        key: 'allowOwnFiles',
+        label: 'Volunteers may train on a file of their own',
+        input: 'checkbox',
+        hint: 'The file stays in their tab; their consent is asked. A merge with such an update needs 5 uploads.',
+      },
+      {
+        key: 'smallOwnFileCohorts',
+        label: 'Merge fewer than 5 uploads even with own files',
+        input: 'checkbox',
+        hint: 'Never fewer than 3. The fewer uploads share a merge, the more it tells about each.',
+      },
+    ],
+  },
+  {
+    title: 'Method',
+    fields: [
+      {
+        key: 'strategy',
+        label: 'Merging',
+        input: 'choice',
+        choices: [
+          ['flexlora-carry', 'flexlora-carry: adds the mean change to the global update'],
+          ['flexlora', 'flexlora: replaces it by the mean product, as in the paper'],
+        ],
+      },
+      {
+        key: 'ranks',
+        label: 'Ranks',
+        input: 'ranks',
+        hint: 'Ascending, with commas. Each device takes the largest it can carry.',
+      },
+    ],
+  },
+  {
+    title: 'Rounds and cohort',
+    fields: [
+      { key: 'rounds', label: 'Rounds', input: 'number' },
+      { key: 'goal', label: 'Goal', unit: 'uploads', input: 'number', hint: 'Training ends when so many are in.' },
+      { key: 'minimum', label: 'Minimum', unit: 'uploads', input: 'number', hint: 'Below it a round is abandoned.' },
+      { key: 'selectionMs', label: 'Selection ends after', unit: 's', input: 'seconds' },
+      { key: 'trainingMs', label: 'Training ends after', unit: 's', input: 'seconds' },
+      { key: 'mergingMs', label: 'Merging ends after', unit: 's', input: 'seconds' },
+    ],
+  },
+  {
+    title: 'Training on each device',
+    fields: [
+      { key: 'localSteps', label: 'Steps a round', input: 'number' },
+      { key: 'batchSize', label: 'Batch', unit: 'rows', input: 'number' },
+      { key: 'sequenceLength', label: 'Sequence', unit: 'tokens', input: 'number' },
+      { key: 'learningRate', label: 'Learning rate', input: 'number' },
+      {
+        key: 'schedule',
+        label: 'Schedule',
+        input: 'choice',
+        choices: [
+          ['constant', 'constant'],
+          ['linear', 'linear decay'],
+          ['cosine', 'cosine decay'],
+        ],
+      },
+      { key: 'warmupSteps', label: 'Warm-up', unit: 'steps', input: 'number' },
+    ],
+  },
+  {
+    title: 'Finer settings',
+    advanced: true,
+    fields: [
+      { key: 'targets', label: 'Adapted matrices', input: 'targets' },
+      { key: 'alphaPerRank', label: 'α per rank', input: 'number', hint: 'The scale α/r, the same at every rank.' },
+      { key: 'weightDecay', label: 'Weight decay', input: 'number' },
+      { key: 'maxGradNorm', label: 'Gradient norm limit', input: 'number', hint: '0 turns clipping off.' },
+      {
+        key: 'maxWeightShare',
+        label: 'Largest share of one device',
+        input: 'number',
+        hint: 'Of a merge, from 8 devices on.',
+      },
+      { key: 'seed', label: 'Seed', input: 'text' },
+      {
+        key: 'evaluate',
+        label: 'Measure held-out loss of every version',
+        input: 'checkbox',
+        hint: 'Done by weft join --evaluate.',
+      },
+      {
+        key: 'deterministic',
+        label: 'Deterministic',
+        input: 'checkbox',
+        hint: 'For experiments: cohort by seed, merge when all have reported.',
+      },
+    ],
+  },
+];
+
+/** What stands in the form: text as typed, ticks, chosen names. */
+export type FormValues = Readonly<Record<string, string | boolean | readonly string[]>>;
+export type FormErrors = Readonly<Record<string, string>>;
+
+const FIELDS = SECTIONS.flatMap((section) => section.fields);
+
+/** The form as it opens: the schema's defaults, and all tasks there are. */
+export function initialValues(tasks: readonly string[]): FormValues {
+  const defaults: Record<string, unknown> = runSettingsSchema.parse({
+    name: 'run',
+    purpose: 'purpose',
+    operator: 'operator',
+    ranks: [4, 8, 16],
+    tasks: ['task'],
+  });
+  const written = FIELDS.map((field): [string, string | boolean | readonly string[]] => {
+    const value = defaults[field.key];
+    switch (field.input) {
+      case 'checkbox':
+        return [field.key, value === true];
+      case 'tasks':
+        return [field.key, [...tasks]];
+      case 'targets':
+        return [field.key, [...PROJECTIONS]];
+      case 'ranks':
+        return [field.key, (value as number[]).join(', ')];
+      case 'seconds':
+        return [field.key, String(Number(value) / 1_000)];
+      default:
+        return [field.key, String(value)];
+    }
+  });
+  return { ...Object.fromEntries(written), name: '', purpose: '', operator: '' };
+}
+
+function read(field: TextField, value: FormValues[string] | undefined): unknown {
+  if (typeof value !== 'string') return value;
+  const text = value.trim();
+  // NaN fails the schema as "not a number", which is what an empty or garbled field is.
+  const number = (part: string) => (part.trim() === '' ? Number.NaN : Number(part));
+  switch (field.input) {
+    case 'number':
+      return number(text);
+    case 'seconds':
+      return Math.round(number(text) * 1_000);
+    case 'ranks':
+      return text === ''
+        ? []
+        : text
+            .split(/[\s,;]+/)
+            .filter((part) => part !== '')
+            .map(number);
+    default:
+      return text;
+  }
+}
+
+/** Settings where the form is right, else a message for each field at fault. */
+export function readForm(values: FormValues): { settings: RunSettingsInput } | { errors: FormErrors } {
+  const given = Object.fromEntries(FIELDS.map((field) => [field.key, read(field, values[field.key])]));
+  const parsed = runSettingsSchema.safeParse(given);
+  if (parsed.success) return { settings: parsed.data };
+  const errors: Record<string, string> = {};
+  for (const issue of parsed.error.issues) {
+    const key = String(issue.path[0] ?? 'name');
+    const field = FIELDS.find((each) => each.key === key);
+    errors[key] ??= explain(issue, field);
+  }
+  return { errors };
+}
+
+function explain(issue: z.core.$ZodIssue, field: TextField | undefined): string {
+  const seconds = field?.input === 'seconds';
+  const limit = (value: number | bigint) => {
+    const plain = seconds ? Number(value) / 1_000 : Number(value);
+    return `${plain.toLocaleString('en-US')}${field?.unit ? ` ${field.unit}` : ''}`;
+  };
+  const inList = issue.path.length > 1 || field?.input === 'ranks' ? 'Each rank must be ' : 'Must be ';
+  switch (issue.code) {
+    case 'invalid_type':
+      if (issue.expected === 'int') return `${inList}a whole number.`;
+      return field?.input === 'ranks'
+        ? 'Whole numbers with commas between them, such as 4, 8, 16.'
+        : 'A number is needed here.';
+    case 'too_small':
+      if (issue.origin === 'string') return 'This must not be empty.';
+      if (issue.origin === 'array')
+        return field?.input === 'ranks' ? 'At least one rank is needed.' : 'Choose at least one.';
+      return issue.inclusive === false
+        ? `${inList}more than ${limit(issue.minimum)}.`
+        : `${inList}at least ${limit(issue.minimum)}.`;
+    case 'too_big':
+      if (issue.origin === 'string') return `At most ${Number(issue.maximum)} characters.`;
+      if (issue.origin === 'array') return `At most ${Number(issue.maximum)}.`;
+      return `${inList}at most ${limit(issue.maximum)}.`;
+    case 'custom':
+      return `This ${issue.message}.`;
+    default:
+      return issue.message;
+  }
+}

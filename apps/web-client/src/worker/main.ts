@@ -1,0 +1,5 @@
+// The worker's entry: a tab behind Comlink.
+import { expose } from 'comlink';
+import { Tab } from './tab.ts';
+
+expose(new Tab());

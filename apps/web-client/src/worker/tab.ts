@@ -1,0 +1,248 @@
+// One volunteer tab, inside its worker: opens GPU, storage, key and socket, runs the session, and pushes what the page
+// draws. The page's wishes come in through Comlink; nothing of the training happens on the page.
+import { parseDataLines } from '@weft/formats';
+import { everythingThatLeaves, type ManifestFile, NAMESPACES, type OwnLimits } from '@weft/protocol';
+import {
+  codeOf,
+  httpDownloads,
+  messageOf,
+  type SessionData,
+  type SessionState,
+  socketTransport,
+  systemClock,
+  type Trainer,
+  VolunteerSession,
+  type Storage as VolunteerStorage,
+} from '@weft/volunteer';
+import { io } from 'socket.io-client';
+import { version } from '../../package.json';
+import type { DataCheck, DataWish, Fault, OpenOptions, TabState, WorkerApi } from './api.ts';
+import { openIdentity } from './identity.ts';
+import { type TabFacts, tabState } from './snapshot.ts';
+import { openStorage } from './storage.ts';
+import { openTrainer, RowCounter } from './trainer.ts';
+
+/** A model larger than this is not fetched before the volunteer says so. Bytes. */
+const ASK_FROM_BYTES = 64_000_000;
+/** Snapshots are pushed at most so often, in milliseconds: the page redraws no faster. */
+const PUSH_EVERY_MS = 100;
+
+export class Tab implements WorkerApi {
+  readonly #counter = new RowCounter();
+  readonly #leaving = everythingThatLeaves();
+  #port: MessagePort | null = null;
+  #options: OpenOptions | null = null;
+  #session: VolunteerSession | null = null;
+  #opening: Promise<void> | null = null;
+  #hidden = false;
+  #storageNote: string | null = null;
+  #storage: VolunteerStorage | null = null;
+  /** Bytes of the model that are not here yet; null until looked up. */
+  #missingBytes: number | null = null;
+  #asksToDownload = false;
+  #looksUp = false;
+  #startWanted = false;
+  #data: SessionData = { kind: 'task', task: null };
+  #pushTimer: ReturnType<typeof setTimeout> | null = null;
+  #pushedAt = 0;
+
+  open(port: MessagePort, options: OpenOptions): void {
+    this.#port = port;
+    this.#options = options;
+    this.#hidden = options.hidden;
+    this.#begin();
+  }
+
+  retry(): void {
+    if (this.#startWanted) this.start();
+    else this.#begin();
+  }
+
+  /** Opens what is not open yet, then prepares. Whatever fails is shown. */
+  #begin(): void {
+    this.#opening ??= this.#open().catch((error: unknown) => {
+      this.#opening = null;
+      this.#showOpeningFailed(error);
+      throw error;
+    });
+    this.#opening.then(
+      () => this.#session?.prepare().catch(shown),
+      () => undefined,
+    );
+  }
+
+  async #open(): Promise<void> {
+    const options = this.#options;
+    if (!options) throw new Error('open() has not been called.');
+    // First, since without a GPU nothing else is worth doing, and its refusals name what is missing.
+    const trainer = this.#counter.watch(await openTrainer());
+    let session: VolunteerSession;
+    try {
+      session = await this.#createSession(options, trainer);
+    } catch (error) {
+      trainer.close();
+      throw error;
+    }
+    this.#session = session;
+    session.subscribe((state) => this.#changed(state));
+  }
+
+  async #createSession(options: OpenOptions, trainer: Trainer): Promise<VolunteerSession> {
+    const [{ storage, note }, identity] = await Promise.all([openStorage(), openIdentity()]);
+    this.#storageNote = note;
+    this.#storage = storage;
+    const clock = systemClock();
+    const socket = io(`${location.origin}${NAMESPACES.volunteer}`, { transports: ['websocket', 'polling'] });
+    const transport = socketTransport(socket, {
+      clock,
+      // A notice this page cannot read is one of a newer server; the next handshake names that properly.
+      onInvalidNotice: (error) => console.warn(error.message),
+    });
+    return new VolunteerSession({
+      transport,
+      downloads: httpDownloads(location.origin),
+      storage,
+      trainer,
+      reopenTrainer: async () => this.#counter.watch(await openTrainer()),
+      identity,
+      clock,
+      client: { kind: 'page', version },
+      name: null,
+      runId: options.runId,
+      ownLimits: options.limits,
+      data: this.#data,
+      hidden: () => this.#hidden,
+    });
+  }
+
+  #changed(state: SessionState): void {
+    if (state.manifest && this.#missingBytes === null && !this.#looksUp) {
+      // Pausing in the report that brings the list of files holds the download before its first byte.
+      this.#looksUp = true;
+      this.#session?.pause();
+      void this.#considerDownload(state.manifest.files);
+    }
+    this.#push();
+  }
+
+  /** Goes on at once with what is small or kept already; else waits for the volunteer's word. */
+  async #considerDownload(files: readonly ManifestFile[]): Promise<void> {
+    let missing = 0;
+    for (const file of files) {
+      if (file.kind !== 'model') continue;
+      // What cannot be looked up counts as missing; the download itself will name the trouble.
+      const kept = await this.#storage?.size(`blobs/${file.sha256}`).catch(() => 0);
+      missing += Math.max(0, file.bytes - (kept ?? 0));
+    }
+    this.#missingBytes = missing;
+    if (missing > ASK_FROM_BYTES && !this.#startWanted) this.#asksToDownload = true;
+    else this.#session?.resume();
+    this.#push();
+  }
+
+  start(): void {
+    this.#startWanted = true;
+    this.#allowDownload();
+    this.#begin();
+    this.#opening?.then(
+      () => this.#session?.start().catch(shown),
+      () => undefined,
+    );
+  }
+
+  pause(): void {
+    this.#session?.pause();
+  }
+
+  resume(): void {
+    this.#allowDownload();
+    this.#session?.resume();
+  }
+
+  #allowDownload(): void {
+    if (!this.#asksToDownload) return;
+    this.#asksToDownload = false;
+    this.#session?.resume();
+  }
+
+  finishRound(): void {
+    this.#session?.finishRound();
+  }
+
+  stop(): void {
+    this.#startWanted = false;
+    void this.#session?.stop();
+  }
+
+  leave(): void {
+    void this.#session?.stop('page-closed');
+  }
+
+  setLimits(limits: OwnLimits): void {
+    if (this.#options) this.#options = { ...this.#options, limits };
+    this.#session?.setOwnLimits(limits);
+  }
+
+  setHidden(hidden: boolean): void {
+    this.#hidden = hidden;
+    this.#session?.visibilityChanged();
+  }
+
+  async checkFile(file: File): Promise<DataCheck> {
+    try {
+      const text = await file.text();
+      const rows = parseDataLines(text, 'your file').length;
+      const counts = this.#counter.count(text);
+      return { ok: true, rows, cut: counts?.cut ?? null, unlabelled: counts?.unlabelled ?? null };
+    } catch (error) {
+      return { ok: false, message: messageOf(error), code: codeOf(error) };
+    }
+  }
+
+  async chooseData(wish: DataWish): Promise<DataCheck> {
+    if (wish.kind === 'task') {
+      this.#choose({ kind: 'task', task: wish.task });
+      return { ok: true, rows: 0, cut: 0, unlabelled: 0 };
+    }
+    const check = await this.checkFile(wish.file);
+    if (check.ok) this.#choose({ kind: 'own', rows: await wish.file.text(), consent: wish.consent });
+    return check;
+  }
+
+  #choose(data: SessionData): void {
+    this.#session?.setData(data);
+    this.#data = data;
+  }
+
+  #facts(): TabFacts {
+    return {
+      leaving: this.#leaving,
+      storageNote: this.#storageNote,
+      asksToDownload: this.#asksToDownload,
+      missingBytes: this.#missingBytes,
+      clockOrigin: performance.timeOrigin,
+    };
+  }
+
+  /** Sends the newest state, at most every {@link PUSH_EVERY_MS}; the last change is never left out. */
+  #push(): void {
+    if (this.#pushTimer !== null) return;
+    const wait = Math.max(0, this.#pushedAt + PUSH_EVERY_MS - performance.now());
+    this.#pushTimer = setTimeout(() => {
+      this.#pushTimer = null;
+      this.#pushedAt = performance.now();
+      if (this.#session) this.#send(tabState(this.#session.state, this.#facts()));
+    }, wait);
+  }
+
+  #send(state: TabState | { readonly opening: Fault }): void {
+    this.#port?.postMessage(state);
+  }
+
+  #showOpeningFailed(error: unknown): void {
+    this.#send({ opening: { code: codeOf(error), message: messageOf(error), retrying: false } });
+  }
+}
+
+/** For promises whose failure the session's snapshot already tells. */
+const shown = (): void => undefined;
