@@ -187,6 +187,6 @@ describe('plan', () => {
   });
 
   it('declares no more than the eight storage bindings every device has', () => {
-    expect(attentionShader.code.match(/var<storage/g)).toHaveLength(8);
+    expect(attentionShader(8).code.match(/var<storage/g)).toHaveLength(8);
   });
 });

@@ -32,19 +32,21 @@ struct Hyper {
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) local: u32) {
-  let i = (wg.y * groups.x + wg.x) * 64u + local;
-  if (i >= params.count || norm[1] != 0.0) {
+  if (norm[1] != 0.0) {
     return;
   }
   var clip = 1.0;
   if (hyper.maxNorm > 0.0) {
     clip = min(1.0, hyper.maxNorm / (norm[0] + 1e-6));
   }
-  let g = gradient[i] * clip;
-  let m = fma(hyper.beta1, first[i], hyper.rest1 * g);
-  let v = fma(hyper.beta2, second[i], hyper.rest2 * g * g);
-  first[i] = m;
-  second[i] = v;
-  let decayed = parameter[i] * (1.0 - hyper.learningRate * hyper.weightDecay);
-  parameter[i] = decayed - hyper.learningRate * m * hyper.correction1 / (sqrt(v * hyper.correction2) + hyper.eps);
+  let stride = groups.x * groups.y * 64u;
+  for (var i = (wg.y * groups.x + wg.x) * 64u + local; i < params.count; i += stride) {
+    let g = gradient[i] * clip;
+    let m = fma(hyper.beta1, first[i], hyper.rest1 * g);
+    let v = fma(hyper.beta2, second[i], hyper.rest2 * g * g);
+    first[i] = m;
+    second[i] = v;
+    let decayed = parameter[i] * (1.0 - hyper.learningRate * hyper.weightDecay);
+    parameter[i] = decayed - hyper.learningRate * m * hyper.correction1 / (sqrt(v * hyper.correction2) + hyper.eps);
+  }
 }

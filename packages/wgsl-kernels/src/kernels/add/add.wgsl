@@ -11,8 +11,9 @@ struct Params {
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) local: u32) {
-  let i = (wg.y * groups.x + wg.x) * 64u + local;
-  if (i < params.count) {
+  let first = (wg.y * groups.x + wg.x) * 64u + local;
+  let stride = groups.x * groups.y * 64u;
+  for (var i = first; i < params.count; i += stride) {
     out[i] = x[i] + y[i];
   }
 }

@@ -4,15 +4,42 @@ import { GpuError } from '../../runtime/errors.ts';
 import type { KernelCall } from '../../runtime/plan.ts';
 import { layOutParams, type ShaderSource } from '../../runtime/shader.ts';
 import { expectShape, type Tensor } from '../../runtime/tensor.ts';
-import { elementwiseWorkgroups } from '../elementwise.ts';
+import { invocationWorkgroups } from '../elementwise.ts';
 import code from './attention.wgsl?raw';
 
 /** Heads whose size is a multiple of four are handled four elements at a time. */
 const VECTOR_PART = 'alias Part = vec4f;\nfn part_dot(a: Part, b: Part) -> f32 { return dot(a, b); }\n';
 const SCALAR_PART = 'alias Part = f32;\nfn part_dot(a: Part, b: Part) -> f32 { return a * b; }\n';
 
-export const attentionShader: ShaderSource = { name: 'attention', code: VECTOR_PART + code };
-export const oddAttentionShader: ShaderSource = { name: 'attention-odd', code: SCALAR_PART + code };
+const HEAD_LOOP = /for \(var d = 0u; d < HEAD_SIZE; d\+\+\) \{([^{}]*)\}/g;
+const HEAD_ARRAY = /var (\w+): array<Part, HEAD_SIZE>;/g;
+
+/**
+ * The shader with its loops over a head's parts written out and its arrays of parts as variables: not every compiler
+ * unrolls, and an array that is indexed at run time lives in memory instead of registers.
+ */
+function unrollHead(text: string, parts: number): string {
+  const each = (write: (part: number) => string) => Array.from({ length: parts }, (_, part) => write(part)).join('');
+  return text
+    .replace(HEAD_ARRAY, (_, name: string) => each((part) => `var ${name}_${part}: Part; `))
+    .replace(HEAD_LOOP, (_, body: string) =>
+      each((part) => body.replace(/\b(\w+)\[d\]/g, `$1_${part}`).replace(/\bd\b/g, `${part}u`)),
+    )
+    .replaceAll('HEAD_SIZE', `${parts}u`);
+}
+
+const shaders = new Map<number, ShaderSource>();
+
+/** The shader for heads of this size; one text a size. */
+export function attentionShader(headSize: number): ShaderSource {
+  const known = shaders.get(headSize);
+  if (known) return known;
+  const vectors = headSize % 4 === 0;
+  const text = (vectors ? VECTOR_PART : SCALAR_PART) + unrollHead(code, vectors ? headSize / 4 : headSize);
+  const shader = { name: `attention-${headSize}`, code: text };
+  shaders.set(headSize, shader);
+  return shader;
+}
 
 export interface AttentionSizes {
   readonly batch: number;
@@ -65,13 +92,8 @@ function check(kernel: string, { q, k, v, out, lse }: AttentionForward, sizes: A
 
 function describe(sizes: AttentionSizes) {
   const { headSize, ...rest } = sizes;
-  const vectors = headSize % 4 === 0;
-  const shader = vectors ? attentionShader : oddAttentionShader;
-  return {
-    shader,
-    constants: { HEAD_SIZE: vectors ? headSize / 4 : headSize },
-    uniforms: layOutParams(shader, { ...rest, scale: 1 / Math.sqrt(headSize) }),
-  };
+  const shader = attentionShader(headSize);
+  return { shader, uniforms: layOutParams(shader, { ...rest, scale: 1 / Math.sqrt(headSize) }) };
 }
 
 /** Query–key pairs under the causal mask, times heads, times head size. */
@@ -88,7 +110,7 @@ export function attentionForward(tensors: AttentionForward, sizes: AttentionSize
       ...describe(sizes),
       entryPoint: 'forward',
       bindings: [q, k, v, lse, out],
-      workgroups: elementwiseWorkgroups(lse.elements),
+      workgroups: invocationWorkgroups(lse.elements),
       flops: 4 * work(sizes),
       bytes: q.bytes + k.bytes + v.bytes + out.bytes + lse.bytes,
     },
@@ -113,7 +135,7 @@ export function attentionBackward(tensors: AttentionBackward, sizes: AttentionSi
       entryPoint: 'row_delta',
       bindingSlots: [5, 6, 7],
       bindings: [out, dout, delta],
-      workgroups: elementwiseWorkgroups(lse.elements),
+      workgroups: invocationWorkgroups(lse.elements),
       flops: 2 * out.elements,
       bytes: out.bytes + dout.bytes + delta.bytes,
     },
@@ -122,7 +144,7 @@ export function attentionBackward(tensors: AttentionBackward, sizes: AttentionSi
       ...common,
       entryPoint: 'backward_query',
       bindings: [q, k, v, lse, dq, dout, delta],
-      workgroups: elementwiseWorkgroups(lse.elements),
+      workgroups: invocationWorkgroups(lse.elements),
       flops: 6 * work(sizes),
       bytes: read + dq.bytes,
     },
@@ -131,7 +153,7 @@ export function attentionBackward(tensors: AttentionBackward, sizes: AttentionSi
       ...common,
       entryPoint: 'backward_key',
       bindings: [q, k, v, lse, dk, dout, delta, dv],
-      workgroups: elementwiseWorkgroups(k.elements / sizes.headSize),
+      workgroups: invocationWorkgroups(k.elements / sizes.headSize),
       flops: 8 * work(sizes),
       bytes: read + dk.bytes + dv.bytes,
     },

@@ -1,8 +1,9 @@
 // Causal grouped-query attention, forward and backward, without a T×T matrix in memory (Dao et al. 2022): the forward pass
 // keeps a running maximum and sum per query and stores their log-sum-exp; the backward pass rebuilds probabilities from
 // it. One invocation a query (forward, dq) or a key (dk, dv), so nothing is added atomically and equal input gives equal
-// bytes. Given before this text: HEAD_SIZE, a head's length in Parts, and Part itself, vec4f where a head is a multiple of four
-// long and f32 elsewhere, with part_dot its inner product.
+// bytes. Loops over the parts of a head are unrolled by attention.ts before compiling (HEAD_SIZE, in Parts), so that the
+// arrays of a head become registers; Part is vec4f where a head is a multiple of four long and f32 elsewhere, part_dot its
+// inner product.
 
 struct Params {
   batch: u32,

@@ -13,10 +13,10 @@ struct Params {
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) local: u32) {
-  let i = (wg.y * groups.x + wg.x) * 64u + local;
-  if (i >= params.rows * params.width) {
-    return;
+  let first = (wg.y * groups.x + wg.x) * 64u + local;
+  let stride = groups.x * groups.y * 64u;
+  for (var i = first; i < params.rows * params.width; i += stride) {
+    let id = min(ids[i / params.width], params.vocabulary - 1u);
+    out[i] = table[id * params.width + i % params.width];
   }
-  let id = min(ids[i / params.width], params.vocabulary - 1u);
-  out[i] = table[id * params.width + i % params.width];
 }

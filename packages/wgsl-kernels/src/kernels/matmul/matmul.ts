@@ -18,6 +18,8 @@ export const tallVectorMatmulShader: ShaderSource = { name: 'matmul-tall4', code
 /** Rows and columns of the register tile of one invocation. */
 const TILE = 8;
 const INVOCATIONS = 32;
+/** Tiles of a workgroup of the tall shaders. */
+const TALL_TILES = 4;
 
 export interface MatmulTensors {
   readonly a: Tensor;
@@ -116,5 +118,11 @@ export function matmulTN(tensors: MatmulTensors, options: MatmulOptions = {}): K
   const shader = rows % 4 === 0 && columns % 4 === 0 ? tallVectorMatmulShader : tallMatmulShader;
   const epilogue = { accumulate: options.accumulate ? 1 : 0, alpha: options.alpha ?? 1 };
   const uniforms = layOutParams(shader, { ...sizes, ...epilogue });
-  return [{ ...describe('matmul-tn', shader, tensors, sizes), uniforms, workgroups: foldWorkgroups(tiles) }];
+  return [
+    {
+      ...describe('matmul-tn', shader, tensors, sizes),
+      uniforms,
+      workgroups: foldWorkgroups(Math.ceil(tiles / TALL_TILES)),
+    },
+  ];
 }

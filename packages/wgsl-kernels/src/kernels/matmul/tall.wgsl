@@ -1,6 +1,6 @@
 // c = α·aᵀ·b (+ c) for a [K, M] and b [K, N] with K long and M·N small: the gradients of LoRA factors, summed over tokens.
-// A workgroup owns an 8×8 tile of c. Each of its 32 invocations sums a slice of K in registers; the slices are then added
-// in a fixed tree through workgroup memory, so that equal input gives equal bytes.
+// A workgroup owns four 8×8 tiles of c, eight invocations each. Every invocation sums a slice of K in registers; the slices
+// are then added in a fixed order through workgroup memory, so that equal input gives equal bytes.
 
 struct Params {
   rows: u32,
@@ -15,11 +15,17 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> b: array<f32>;
 @group(0) @binding(3) var<storage, read_write> c: array<f32>;
 
+// Tiles of a workgroup, and slices of k of a tile.
+const TILES = 4u;
+const SLICES = 8u;
+
 var<workgroup> partial: array<vec4f, 512>;
 
 @compute @workgroup_size(32)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) local: u32) {
-  let tile = wg.y * groups.x + wg.x;
+  let lane = local / SLICES;
+  let slice = local % SLICES;
+  let tile = (wg.y * groups.x + wg.x) * TILES + lane;
   let tileColumns = (params.columns + 7u) / 8u;
   let row = (tile / tileColumns) * 8u;
   let column = (tile % tileColumns) * 8u;
@@ -49,7 +55,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   var l5 = vec4f(); var h5 = vec4f();
   var l6 = vec4f(); var h6 = vec4f();
   var l7 = vec4f(); var h7 = vec4f();
-  for (var k = local; k < params.inner; k += 32u) {
+  for (var k = slice; k < params.inner; k += SLICES) {
     let x = k * params.rows;
     let y = k * params.columns;
     let low = vec4f(b[y + c0], b[y + c1], b[y + c2], b[y + c3]);
@@ -73,14 +79,14 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   partial[own + 12u] = l6; partial[own + 13u] = h6;
   partial[own + 14u] = l7; partial[own + 15u] = h7;
   workgroupBarrier();
-  // Sixteen invocations add up one quarter row each, always in the same order.
-  if (local < 16u) {
+  // Each invocation adds up two vec4 of its tile, always in the same order.
+  for (var part = slice; part < 16u; part += SLICES) {
     var sum = vec4f();
-    for (var slice = 0u; slice < 32u; slice++) {
-      sum += partial[slice * 16u + local];
+    for (var other = 0u; other < SLICES; other++) {
+      sum += partial[(lane * SLICES + other) * 16u + part];
     }
-    let m = row + local / 2u;
-    let n = column + (local % 2u) * 4u;
+    let m = row + part / 2u;
+    let n = column + (part % 2u) * 4u;
     if (m < params.rows) {
       for (var i = 0u; i < 4u; i++) {
         if (n + i < params.columns) {

@@ -13,11 +13,17 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> b: array<vec4f>;
 @group(0) @binding(3) var<storage, read_write> c: array<vec4f>;
 
+// Tiles of a workgroup, and slices of k of a tile.
+const TILES = 4u;
+const SLICES = 8u;
+
 var<workgroup> partial: array<vec4f, 512>;
 
 @compute @workgroup_size(32)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) local: u32) {
-  let tile = wg.y * groups.x + wg.x;
+  let lane = local / SLICES;
+  let slice = local % SLICES;
+  let tile = (wg.y * groups.x + wg.x) * TILES + lane;
   let width = params.columns / 4u;
   let height = params.rows / 4u;
   let tileColumns = (width + 1u) / 2u;
@@ -34,7 +40,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   var l5 = vec4f(); var h5 = vec4f();
   var l6 = vec4f(); var h6 = vec4f();
   var l7 = vec4f(); var h7 = vec4f();
-  for (var k = local; k < params.inner; k += 32u) {
+  for (var k = slice; k < params.inner; k += SLICES) {
     let x0 = a[k * height + row0];
     let x1 = a[k * height + row1];
     let low = b[k * width + column];
@@ -58,14 +64,14 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   partial[own + 12u] = l6; partial[own + 13u] = h6;
   partial[own + 14u] = l7; partial[own + 15u] = h7;
   workgroupBarrier();
-  // Sixteen invocations add up one vec4 each, always in the same order.
-  if (local < 16u) {
+  // Each invocation adds up two vec4 of its tile, always in the same order.
+  for (var part = slice; part < 16u; part += SLICES) {
     var sum = vec4f();
-    for (var slice = 0u; slice < 32u; slice++) {
-      sum += partial[slice * 16u + local];
+    for (var other = 0u; other < SLICES; other++) {
+      sum += partial[(lane * SLICES + other) * 16u + part];
     }
-    let m = row * 4u + local / 2u;
-    let n = column + local % 2u;
+    let m = row * 4u + part / 2u;
+    let n = column + part % 2u;
     if (m < params.rows && n < width) {
       let at = m * width + n;
       if (params.accumulate != 0u) {

@@ -16,20 +16,20 @@ struct Params {
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) local: u32) {
-  let i = (wg.y * groups.x + wg.x) * 64u + local;
-  if (i >= params.rows * params.heads * params.halfHead) {
-    return;
+  let first = (wg.y * groups.x + wg.x) * 64u + local;
+  let stride = groups.x * groups.y * 64u;
+  for (var i = first; i < params.rows * params.heads * params.halfHead; i += stride) {
+    let pair = i % params.halfHead;
+    let head = i / params.halfHead;
+    let position = (head / params.heads) % params.sequence;
+    let angle = position * params.halfHead + pair;
+    let cosine = cosines[angle];
+    let sine = params.direction * sines[angle];
+    let low = head * params.halfHead * 2u + pair;
+    let high = low + params.halfHead;
+    let a = x[low];
+    let b = x[high];
+    x[low] = a * cosine - b * sine;
+    x[high] = b * cosine + a * sine;
   }
-  let pair = i % params.halfHead;
-  let head = i / params.halfHead;
-  let position = (head / params.heads) % params.sequence;
-  let angle = position * params.halfHead + pair;
-  let cosine = cosines[angle];
-  let sine = params.direction * sines[angle];
-  let low = head * params.halfHead * 2u + pair;
-  let high = low + params.halfHead;
-  let a = x[low];
-  let b = x[high];
-  x[low] = a * cosine - b * sine;
-  x[high] = b * cosine + a * sine;
 }

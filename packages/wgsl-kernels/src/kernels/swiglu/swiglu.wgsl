@@ -19,22 +19,22 @@ fn sigmoid(x: f32) -> f32 {
 
 @compute @workgroup_size(64)
 fn forward(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) local: u32) {
-  let i = (wg.y * groups.x + wg.x) * 64u + local;
-  if (i >= params.count) {
-    return;
+  let first = (wg.y * groups.x + wg.x) * 64u + local;
+  let stride = groups.x * groups.y * 64u;
+  for (var i = first; i < params.count; i += stride) {
+    out[i] = gate[i] * sigmoid(gate[i]) * up[i];
   }
-  out[i] = gate[i] * sigmoid(gate[i]) * up[i];
 }
 
 // Here out holds dout.
 @compute @workgroup_size(64)
 fn backward(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) local: u32) {
-  let i = (wg.y * groups.x + wg.x) * 64u + local;
-  if (i >= params.count) {
-    return;
+  let first = (wg.y * groups.x + wg.x) * 64u + local;
+  let stride = groups.x * groups.y * 64u;
+  for (var i = first; i < params.count; i += stride) {
+    let g = gate[i];
+    let s = sigmoid(g);
+    dup[i] = out[i] * g * s;
+    dgate[i] = out[i] * up[i] * s * (1.0 + g * (1.0 - s));
   }
-  let g = gate[i];
-  let s = sigmoid(g);
-  dup[i] = out[i] * g * s;
-  dgate[i] = out[i] * up[i] * s * (1.0 + g * (1.0 - s));
 }
