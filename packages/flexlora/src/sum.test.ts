@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { lowRankOf, sumOfProducts } from './sum.ts';
+import { lowRankOf, stackTerms, sumOfProducts } from './sum.ts';
 import {
   denseOf,
   denseSvd,
@@ -150,6 +150,12 @@ describe('sumOfProducts', () => {
 
   it('leaves out what adds exactly nothing, and has rank 0 for no update at all', () => {
     const untrained = { ...randomFactors({ out: 6, in: 4, rank: 3 }, 0), b: new Float32Array(18) };
+    expect(
+      stackTerms([
+        { weight: 1, factors: untrained },
+        { weight: 0, factors: randomFactors({ out: 6, in: 4, rank: 3 }, 1) },
+      ]).left.cols,
+    ).toBe(0);
     const { value } = sumOfProducts([{ weight: 1, factors: untrained }]);
     expect(value).toEqual({
       out: 6,
