@@ -47,24 +47,29 @@ describe('a training step of stories260K, batch 8 × T 128', () => {
       maxGradNorm: 1,
       seed: 'seed',
     } as const;
+    // Summed over the steps, because a machine with other work to do makes single ones longer or shorter.
+    let submits = 0;
+    let allowed = 0;
     let counted = { ...gpu.counters };
     let last = performance.now();
     await train(graph, start, [example], settings, {
       onStep: ({ step }) => {
-        const milliseconds = performance.now() - last;
         if (step >= 3) {
           expect(gpu.counters.buffersCreated).toBe(counted.buffersCreated);
           expect(gpu.counters.bindGroupsCreated).toBe(counted.bindGroupsCreated);
           expect(gpu.counters.pipelinesCreated).toBe(counted.pipelinesCreated);
-          expect(gpu.counters.submits - counted.submits).toBeLessThanOrEqual(3 + Math.ceil(milliseconds / 100));
+          submits += gpu.counters.submits - counted.submits;
+          allowed += 3 + Math.ceil((performance.now() - last) / 100);
         }
         counted = { ...gpu.counters };
         last = performance.now();
       },
     });
+    expect(submits).toBeGreaterThan(0);
+    expect(submits).toBeLessThanOrEqual(allowed);
     graph.destroy();
     expect(gpu.counters.bufferBytes).toBe(before);
-  });
+  }, 120_000);
 
   it('gives the same bytes for the same seed', async () => {
     const small = { batch: 2, sequence: 16 };

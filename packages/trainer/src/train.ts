@@ -49,7 +49,7 @@ export interface TrainOutcome {
 }
 
 /** Submits longer than this are cut, so that the GPU stays free for the page between them. Milliseconds. */
-const SUBMIT_MS = 100;
+const SUBMIT_MS = 150;
 
 /**
  * Trains the graph from `start`. The result of a step is read while the next one runs. Rejects with TrainerError

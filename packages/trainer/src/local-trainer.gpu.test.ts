@@ -1,0 +1,144 @@
+// The trainer as a session uses it: ranks are really mixed, rounds really go on from what was handed out.
+import { readFactors, readSafetensors, writeFactors } from '@weft/formats';
+import type { Gpu } from '@weft/wgsl-kernels';
+import { openTestGpu, readAsset } from '@weft/wgsl-kernels/testing';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { createLocalTrainer, type LocalTrainer } from './local-trainer.ts';
+import { initialAdapter, plainSpec } from './lora/adapter.ts';
+import { loadModel, MODEL_FILES } from './model/base-model.ts';
+import { NO_LIMITS } from './rank.ts';
+
+const targets = ['q_proj', 'v_proj', 'up_proj'] as const;
+const training = {
+  steps: 4,
+  batchSize: 2,
+  sequenceLength: 48,
+  learningRate: 1e-2,
+  schedule: 'constant',
+  warmupSteps: 0,
+  weightDecay: 0,
+  maxGradNorm: 1,
+  seed: 'seed',
+} as const;
+const rows = [
+  { prompt: 'closet : bedroom. crib : ?\nAnswer:', completion: 'nursery' },
+  { prompt: 'car : garage. shed : ?\nAnswer:', completion: 'garden' },
+  { prompt: `long ${'and longer '.repeat(20)}\nAnswer:`, completion: 'kitchen' },
+]
+  .map((row) => JSON.stringify(row))
+  .join('\n');
+
+describe('local trainer', () => {
+  let gpu: Gpu;
+  let trainer: LocalTrainer;
+  let files: ReadonlyMap<string, Uint8Array>;
+  beforeAll(async () => {
+    gpu = await openTestGpu();
+    trainer = createLocalTrainer(gpu, { deviceMemoryGiB: null });
+    const read = async (file: string) => [file, await readAsset(`assets/models/stories260K/${file}`)] as const;
+    files = new Map(await Promise.all(MODEL_FILES.map(read)));
+  });
+  afterAll(() => trainer.close());
+
+  const control = (onStep: () => void = () => undefined) => ({
+    signal: new AbortController().signal,
+    whenRunning: () => Promise.resolve(),
+    finishEarly: () => false,
+    onStep,
+  });
+  const startOf = (rank: number) => {
+    const { config } = loadModel(files);
+    return writeFactors(initialAdapter(config, plainSpec(rank, 2 * rank, targets), 'seed').matrices.values());
+  };
+  const jobOf = (rank: number, start = startOf(rank)) => ({
+    grant: { rank, alpha: 2 * rank, rankPattern: {}, alphaPattern: {}, targets },
+    training,
+    start,
+    rows,
+  });
+
+  it('reports the device', () => {
+    expect(trainer.device()).toMatchObject({ adapter: gpu.adapter, deviceMemoryGiB: null });
+    expect(trainer.device().limits.maxBufferSize).toBeGreaterThan(1e6);
+  });
+
+  it('trains at the granted rank, so that uploads of different ranks differ in size', async () => {
+    const sizes: number[] = [];
+    for (const rank of [1, 3, 8]) {
+      let steps = 0;
+      const { update, ...result } = await trainer.train(
+        files,
+        jobOf(rank),
+        control(() => (steps += 1)),
+      );
+      expect(result).toMatchObject({ steps: 4, examples: 8, truncatedRows: 1 });
+      expect(steps).toBe(4);
+      expect(result.lastLoss).toBeLessThan(result.firstLoss);
+      const { tensors } = readSafetensors(update);
+      expect([...tensors.keys()].sort()).toEqual([...readSafetensors(startOf(rank)).tensors.keys()].sort());
+      expect(tensors.size).toBe(2 * targets.length * 5);
+      for (const [name, { shape, dtype }] of tensors) {
+        expect(dtype).toBe('F32');
+        expect(shape[name.includes('lora_A') ? 0 : 1], name).toBe(rank);
+      }
+      sizes.push(update.length);
+    }
+    expect(sizes[1]).toBeGreaterThan((sizes[0] ?? 0) * 2);
+    expect(sizes[2]).toBeGreaterThan((sizes[1] ?? 0) * 2);
+  });
+
+  it('goes on from the start weights it is given, and keeps its plan from job to job', async () => {
+    const first = await trainer.train(files, jobOf(2), control());
+    const before = { ...gpu.counters };
+    const second = await trainer.train(files, jobOf(2, first.update), control());
+    expect(gpu.counters.pipelinesCreated).toBe(before.pipelinesCreated);
+    expect(gpu.counters.bindGroupsCreated).toBe(before.bindGroupsCreated);
+    expect(gpu.counters.bufferBytes).toBe(before.bufferBytes);
+    expect(second.firstLoss).toBeLessThan(first.firstLoss - 0.2);
+    // The same job from the same start gives the same bytes.
+    expect((await trainer.train(files, jobOf(2), control())).update).toEqual(first.update);
+  });
+
+  it('evaluates each task, with the adapter and without', async () => {
+    const { update } = await trainer.train(files, jobOf(4), control());
+    const tasks = new Map([
+      ['rooms', rows],
+      ['one', rows.split('\n')[0] ?? ''],
+    ]);
+    const job = { grant: jobOf(4).grant, sequenceLength: 48 };
+    const { signal } = new AbortController();
+    const bare = await trainer.evaluate(files, job, null, tasks, signal);
+    const adapted = await trainer.evaluate(files, job, update, tasks, signal);
+    expect(bare.map(({ task, rows: count }) => [task, count])).toEqual([
+      ['rooms', 3],
+      ['one', 1],
+    ]);
+    for (const [i, { loss }] of adapted.entries()) expect(loss).toBeLessThan(bare[i]?.loss ?? 0);
+    // B = 0 is the base model itself.
+    const untrained = await trainer.evaluate(files, job, startOf(4), tasks, signal);
+    for (const [i, { loss }] of untrained.entries()) expect(loss).toBeCloseTo(bare[i]?.loss ?? 0, 5);
+  });
+
+  it('proposes the largest rank within the volunteer’s limits, with a verdict for each', async () => {
+    const settings = { ranks: [2, 4, 8], alphaPerRank: 2, targets, batchSize: 2, sequenceLength: 48 };
+    expect((await trainer.proposeRank({ settings }, files, NO_LIMITS)).rank).toBe(8);
+    const ownLimits = { ...NO_LIMITS, maxRank: 5 };
+    const proposal = await trainer.proposeRank({ settings }, files, ownLimits);
+    expect(proposal).toMatchObject({ rank: 4, ownLimits });
+    expect(proposal.verdicts.map(({ fits }) => fits)).toEqual([true, true, false]);
+    await expect(trainer.proposeRank({ settings }, files, { ...NO_LIMITS, maxMemoryBytes: 1e6 })).rejects.toMatchObject(
+      { code: 'no-rank-fits' },
+    );
+  });
+
+  it('names bad jobs', async () => {
+    const run = (job: ReturnType<typeof jobOf>) => trainer.train(files, job, control());
+    await expect(run({ ...jobOf(4), start: startOf(2) })).rejects.toMatchObject({ code: 'adapter-tensor' });
+    await expect(run({ ...jobOf(4), rows: `${rows}\n{"prompt": 1}` })).rejects.toThrow(/Line 4/);
+    await expect(run({ ...jobOf(4), rows: '\n' })).rejects.toMatchObject({ code: 'data-empty' });
+    const nan = [...readFactors(startOf(4), { ...jobOf(4).grant, rslora: false }).values()].map((own, i) =>
+      i === 0 ? { ...own, a: own.a.map(() => Number.NaN) } : own,
+    );
+    await expect(run({ ...jobOf(4), start: writeFactors(nan) })).rejects.toMatchObject({ code: 'adapter-tensor' });
+  });
+});
