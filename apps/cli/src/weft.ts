@@ -1,11 +1,22 @@
 #!/usr/bin/env node
 // Entry of the `weft` command.
+import { registerDemo } from './commands/demo.ts';
 import { registerDoctor } from './commands/doctor.ts';
 import { registerEval } from './commands/eval.ts';
+import { registerFleet } from './commands/fleet.ts';
 import { registerGenerate } from './commands/generate.ts';
+import { registerJoin } from './commands/join.ts';
 import { registerTrain } from './commands/train.ts';
 import { createProgram, type Register, run } from './program.ts';
 
-const registers: Register[] = [registerTrain, registerEval, registerGenerate, registerDoctor];
+const registers: Register[] = [
+  registerDemo,
+  registerJoin,
+  registerFleet,
+  registerTrain,
+  registerEval,
+  registerGenerate,
+  registerDoctor,
+];
 
 process.exitCode = await run(createProgram(registers, '0.1.0'), process.argv.slice(2));

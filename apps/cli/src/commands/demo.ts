@@ -1,0 +1,30 @@
+// `weft demo`: the whole thing on this machine, from experiments/demo.yaml.
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseExperiment } from '@weft/e2e/fleet';
+import { action } from '../command.ts';
+import { reportText } from '../experiment/report.ts';
+import { resolveExperiment, runExperiment } from '../experiment/run.ts';
+import type { Register } from '../program.ts';
+
+const root = fileURLToPath(new URL('../../../', import.meta.url));
+
+/** A folder name nobody has used: `demo-2026-11-24T10-15-30`. */
+export const newRunFolder = (name: string): string =>
+  join(root, 'runs', `${name}-${new Date().toISOString().slice(0, 19).replaceAll(':', '-')}`);
+
+export const registerDemo: Register = (program) => {
+  const command = program
+    .command('demo')
+    .description(
+      'A server, three headless browser tabs of three ranks and a few rounds on this machine; shows the losses.',
+    )
+    .option('--out <dir>', 'folder for model, data, adapter and metrics (default: a new one under runs/)');
+  action<{ out?: string }>(command, async (options, _args, io) => {
+    const file = join(root, 'experiments', 'demo.yaml');
+    const experiment = resolveExperiment(parseExperiment(await readFile(file, 'utf8'), file), file);
+    const report = await runExperiment(experiment, options.out ?? newRunFolder('demo'), io);
+    io.result(report, () => reportText(report));
+  });
+};
