@@ -84,6 +84,15 @@ describe('writeSafetensors and readSafetensors', () => {
     shifted.set(bytes);
     const raw = readSafetensors(shifted).tensors.get('x');
     expect(raw && [...toFloat32(raw)]).toEqual([1, -2, 3.5]);
+    // A header that is not padded puts the data at odd bytes too; and slices of a Buffer are views.
+    for (const pad of ['', ' ', '  ', '   ']) {
+      const odd = file(`${JSON.stringify({ x: f32([2], 0, 8) })}${pad}`, new Uint8Array(Float32Array.of(7, -8).buffer));
+      for (const source of [odd, Buffer.from(odd)]) {
+        const unpadded = readSafetensors(source).tensors.get('x');
+        expect(unpadded && [...toFloat32(unpadded)]).toEqual([7, -8]);
+        expect(unpadded && [...toFloat64(unpadded)]).toEqual([7, -8]);
+      }
+    }
   });
 
   it('widen half precision exactly, and round to it', () => {

@@ -142,8 +142,9 @@ export function readSafetensors(bytes: Uint8Array, file?: string): SafetensorsFi
   return { tensors, metadata };
 }
 
+/** A copy where the elements do not lie at multiples of their size. Not by `slice`, which copies nothing on Node's Buffer. */
 const aligned = (bytes: Uint8Array, size: number): Uint8Array =>
-  bytes.byteOffset % size === 0 ? bytes : bytes.slice();
+  bytes.byteOffset % size === 0 ? bytes : new Uint8Array(bytes);
 
 /** Elements as float32: F32 as they are (a view where alignment allows), F16 and BF16 widened exactly, F64 rounded. */
 export function toFloat32({ dtype, bytes }: RawTensor, name = 'a tensor'): Float32Array {
