@@ -30,7 +30,8 @@ export async function withGpu<T>(work: (gpu: Gpu) => Promise<T>): Promise<T> {
   }
 }
 
-async function openNodeGpu(): Promise<Gpu> {
+/** Opens the GPU; the caller destroys it. Throws CommandError 'no-gpu' naming the remedy. */
+export async function openNodeGpu(): Promise<Gpu> {
   try {
     const { nodeGpu } = await import('@weft/wgsl-kernels/node');
     return await openGpu(nodeGpu());

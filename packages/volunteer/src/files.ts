@@ -12,7 +12,7 @@ import {
   ROUTES,
   type RunView,
 } from '@weft/protocol';
-import { backoffMs, sleep } from './clock.ts';
+import { abortable, backoffMs, sleep } from './clock.ts';
 import { SessionError } from './errors.ts';
 import { isPassing } from './line.ts';
 import type { Clock, Downloads, ModelFiles, Storage } from './ports.ts';
@@ -175,7 +175,7 @@ export class RunFiles {
     for (let attempt = 0; ; attempt++) {
       signal.throwIfAborted();
       try {
-        const result = await work();
+        const result = await abortable(work(), signal);
         if (attempt > 0) onRetry(null);
         return result;
       } catch (error) {

@@ -47,6 +47,8 @@ export class VolunteerSession {
   #preparing: Promise<void> | null = null;
   #working: Promise<void> | null = null;
   #work: AbortController | null = null;
+  /** The last stop's words to the server. Never rejects. */
+  #leaving: Promise<void> = Promise.resolve();
   #keeper: LeaseKeeper | null = null;
   /** A lease that came by notice, not taken up yet. */
   #granted: Lease | null = null;
@@ -129,7 +131,8 @@ export class VolunteerSession {
     if (!work || work.signal.aborted) return;
     const { lease } = this.state;
     work.abort(new Stopped('The session was stopped.'));
-    await this.#leave(lease?.leaseId ?? null, reason);
+    this.#leaving = this.#leave(lease?.leaseId ?? null, reason);
+    await this.#leaving;
   }
 
   /** New limits count from the next round on; while none is in progress, at once. */
@@ -304,6 +307,7 @@ export class VolunteerSession {
       await this.#rounds(signal);
     } catch (error) {
       if (!signal.aborted) throw this.#failed(error);
+      await this.#leaving;
       if (this.#model) this.#end('stopped', this.#stoppedSentence());
     } finally {
       this.#work = null;
