@@ -106,7 +106,7 @@ it('loses nothing it acknowledged, resumes the round, and commits', async () => 
   expect(await stopped).toEqual([0, null]);
   expect(existsSync(join(folders.dataDir, 'lock'))).toBe(false);
   folders.remove();
-});
+}, 120_000);
 
 it('killed while merging merges again after the restart, to the same bytes', async () => {
   const commits: string[] = [];
@@ -150,4 +150,4 @@ it('killed while merging merges again after the restart, to the same bytes', asy
     folders.remove();
   }
   expect(commits[0]).toBe(commits[1]);
-});
+}, 120_000);

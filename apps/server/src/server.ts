@@ -88,7 +88,6 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     const tasks = await openTaskFolder(resolve(options.tasksDir));
     const auth = openAdminAuth(dataDir, new Date(), options.adminToken);
     const merger = new WorkerMerger(join(dataDir, 'merging'), options.mergeWorkers);
-    closers.push(() => merger.close());
     const monotonic = () => performance.now();
     const history = new History(join(dataDir, 'database'), logger);
     closers.push(() => history.close());
@@ -110,7 +109,12 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
       monotonic,
     });
     registry.load();
-    closers.push(() => registry.close());
+    closers.push(async () => {
+      // Ending the workers ends the merges the runs wait for; they are done again after the next start.
+      const ended = registry.close();
+      await merger.close();
+      await ended;
+    });
     const app = await createHttp({
       registry,
       auth,

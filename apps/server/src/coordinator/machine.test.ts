@@ -43,6 +43,7 @@ class Round {
       wish: {
         leaseId: `${name}-${this.state.round}-${this.effects.length}`,
         clientId: name,
+        key: name,
         rank: 4,
         task: null,
         own: false,
@@ -117,7 +118,7 @@ describe('selection', () => {
 
   it('asks for five when own files are in play', () => {
     const round = new Round({ goal: 5 }).feed({ type: 'start' }).wish('a', 'b', 'c');
-    round.feed({ type: 'wish', wish: { leaseId: 'own', clientId: 'd', rank: 1, task: null, own: true } });
+    round.feed({ type: 'wish', wish: { leaseId: 'own', clientId: 'd', key: 'd', rank: 1, task: null, own: true } });
     expect(round.elapse(60_000).state.reason).toBe(
       'Selection ended with 4 volunteers; 5 are needed when own files are in play.',
     );
@@ -381,7 +382,14 @@ describe('any schedule of events', () => {
           const { state } = round;
           if (next.kind === 'event') round.feed(next.event);
           else if (next.kind === 'wish') {
-            const wish = { leaseId: `l${serial++}`, clientId: next.who, rank: 1, task: null, own: next.own };
+            const wish = {
+              leaseId: `l${serial++}`,
+              clientId: next.who,
+              key: next.who,
+              rank: 1,
+              task: null,
+              own: next.own,
+            };
             round.feed({ type: 'wish', wish });
           } else if (next.kind === 'on-lease') {
             const lease = state.leases[next.which % Math.max(1, state.leases.length)];
@@ -409,7 +417,7 @@ describe('any schedule of events', () => {
             if (!held && !round.state.wishes.some((wish) => wish.clientId === who)) {
               round.feed({
                 type: 'wish',
-                wish: { leaseId: `l${serial++}`, clientId: who, rank: 1, task: null, own: false },
+                wish: { leaseId: `l${serial++}`, clientId: who, key: who, rank: 1, task: null, own: false },
               });
             }
           }

@@ -239,7 +239,7 @@ class Draft {
   /** The volunteers a deterministic round takes, in the order in which leases are listed and tasks given. */
   #cohortBySeed(): LeaseEntry[] {
     const { policy, round, wishes } = this.state;
-    const order = (wish: Wish) => seededOrder(`${policy.seed}/${round}/${wish.clientId}`);
+    const order = (wish: Wish) => seededOrder(`${policy.seed}/${round}/${wish.key}`);
     return [...wishes]
       .sort((a, b) => order(a) - order(b) || (a.clientId < b.clientId ? -1 : 1))
       .slice(0, policy.goal)

@@ -30,6 +30,8 @@ export interface Policy {
 export interface Wish {
   readonly leaseId: string;
   readonly clientId: string;
+  /** What the client is sorted and seeded by: its id, or its name in deterministic mode. */
+  readonly key: string;
   readonly rank: number;
   /** The task asked for; null leaves it to the server. Meaningless with `own`. */
   readonly task: string | null;

@@ -73,7 +73,7 @@ class Connection {
 type Database = PgRemoteDatabase<Record<string, never>>;
 
 /** Work that waits this long opens the database. Making a new one keeps a core busy for seconds, and rounds come first. */
-const OPEN_AFTER_MS = 3_000;
+const OPEN_AFTER_MS = 10_000;
 
 type Work = (database: Database) => Promise<unknown>;
 

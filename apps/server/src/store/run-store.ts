@@ -56,6 +56,7 @@ export type EvaluationFile = z.infer<typeof evaluationFileSchema>;
 const leaseEntrySchema = z.object({
   leaseId: z.string(),
   clientId: z.string(),
+  key: z.string(),
   rank: z.int(),
   task: z.string().nullable(),
   own: z.boolean(),
