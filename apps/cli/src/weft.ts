@@ -6,11 +6,13 @@ import { registerEval } from './commands/eval.ts';
 import { registerFleet } from './commands/fleet.ts';
 import { registerGenerate } from './commands/generate.ts';
 import { registerJoin } from './commands/join.ts';
+import { registerServe } from './commands/serve.ts';
 import { registerTrain } from './commands/train.ts';
 import { createProgram, type Register, run } from './program.ts';
 
 const registers: Register[] = [
   registerDemo,
+  registerServe,
   registerJoin,
   registerFleet,
   registerTrain,

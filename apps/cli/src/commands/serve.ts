@@ -1,0 +1,65 @@
+// `weft serve`: the server with both pages, until it is told to stop.
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { createServer } from '@weft/server';
+import { pino } from 'pino';
+import { action, numberOption } from '../command.ts';
+import type { Register } from '../program.ts';
+
+interface ServeOptions {
+  readonly model: string;
+  readonly tasks: string;
+  readonly dataDir: string;
+  readonly port: number;
+  readonly host: string;
+}
+
+const root = fileURLToPath(new URL('../../../', import.meta.url));
+const pagesDir = join(root, 'apps', 'web-client', 'dist');
+
+export const registerServe: Register = (program) => {
+  const command = program
+    .command('serve')
+    .description('Serve the volunteer page (/) and the dashboard (/admin); rounds, merging and storage included.')
+    .option('--model <dir>', 'base model, Hugging Face layout', join(root, 'assets', 'models', 'stories260K'))
+    .option(
+      '--tasks <dir>',
+      'one folder a task, each with train.jsonl and test.jsonl',
+      join(root, 'assets', 'tasks', 'natural-instructions'),
+    )
+    .option('--data-dir <dir>', 'everything the server keeps', 'weft-data')
+    .option('--port <n>', 'port; 0 takes any free one', numberOption('--port', { minimum: 0, integer: true }), 8080)
+    .option('--host <address>', 'address to listen on; 0.0.0.0 for every network', '127.0.0.1')
+    .addHelpText(
+      'after',
+      '\nWEFT_ADMIN_TOKEN, when set, is accepted as the admin’s token besides the one made on the first start.',
+    );
+  action<ServeOptions>(command, async ({ model, tasks, dataDir, port, host }, _args, io) => {
+    const givenToken = process.env.WEFT_ADMIN_TOKEN;
+    const server = await createServer({
+      modelDir: model,
+      tasksDir: tasks,
+      dataDir,
+      pagesDir,
+      port,
+      host,
+      logger: pino({ level: process.env.WEFT_LOG_LEVEL ?? 'info' }, pino.destination(2)),
+      ...(givenToken ? { adminToken: givenToken } : {}),
+    });
+    const { url, adminToken } = server;
+    io.result({ url, admin: `${url}/admin`, adminToken, pid: process.pid }, () =>
+      [
+        `Volunteers: ${url}`,
+        `Dashboard:  ${url}/admin`,
+        adminToken
+          ? `Admin token: ${adminToken}\n(shown this once; only its hash is kept)`
+          : 'Admin token: as printed on the first start',
+        'Stop with Ctrl-C.',
+      ].join('\n'),
+    );
+    if (!io.signal.aborted)
+      await new Promise<void>((resolve) => io.signal.addEventListener('abort', () => resolve(), { once: true }));
+    io.note('Stopping; what was acknowledged is on disk.');
+    await server.close();
+  });
+};
