@@ -1,0 +1,61 @@
+// The ended rounds of a run: written as they end, kept in memory for the dashboard.
+import type { BlobReference, RoundRecord } from '@weft/protocol';
+import type { RoundFile, RunStore } from '../store/run-store.ts';
+import type { LossByTask } from './views.ts';
+
+export class Archive {
+  readonly #store: RunStore;
+  #files: RoundFile[];
+
+  constructor(store: RunStore) {
+    this.#store = store;
+    this.#files = store.readRounds();
+  }
+
+  files(): readonly RoundFile[] {
+    return this.#files;
+  }
+
+  /** How a round ended, or undefined. */
+  of(round: number): RoundFile | undefined {
+    return this.#files.find((file) => file.record.round === round);
+  }
+
+  /** The committed state of a version; null for version 0 and for versions there are not. */
+  globalOf(version: number): BlobReference | null {
+    return this.#files.find((file) => file.global !== null && file.record.version === version)?.global ?? null;
+  }
+
+  /** Records with the held-out losses measured so far, oldest first. */
+  records(lossOf: (version: number) => LossByTask | null): RoundRecord[] {
+    return this.#files.map(({ record }) => {
+      const measured = record.outcome === 'committed' ? lossOf(record.version) : null;
+      return { ...record, heldOutLoss: measured === null ? null : { ...measured } };
+    });
+  }
+
+  /** Writes the end of a round; durable when this returns. */
+  add(file: RoundFile): void {
+    this.#store.writeRound(file);
+    const others = this.#files.filter((kept) => kept.record.round !== file.record.round);
+    this.#files = [...others, file].sort((a, b) => a.record.round - b.record.round);
+  }
+
+  /** Writes an abandoned round. `version` is the one the run goes on from. */
+  abandon(round: number, version: number, reason: string, at: Date): RoundRecord {
+    const record: RoundRecord = {
+      round,
+      version,
+      outcome: 'abandoned',
+      reason,
+      endedAt: at.toISOString(),
+      mergeMs: 0,
+      contributions: [],
+      trainLoss: null,
+      heldOutLoss: null,
+      spectra: [],
+    };
+    this.add({ record, global: null });
+    return record;
+  }
+}

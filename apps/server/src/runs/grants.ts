@@ -1,0 +1,42 @@
+// What a client is granted: a rank and a scale for every adapted matrix.
+import { createHash } from 'node:crypto';
+import { alphaOf, rankOf } from '@weft/formats';
+import { canonicalJson, type Grant, type RunSettings } from '@weft/protocol';
+
+/** A matrix that carries an adapter. W is `[out, in]`. */
+export interface Matrix {
+  /** Name as in the checkpoint, such as `model.layers.0.self_attn.q_proj`. */
+  readonly module: string;
+  readonly out: number;
+  readonly in: number;
+}
+
+/** A grant of `rank`; matrices smaller than that get what they can hold, at the same scale. */
+export function makeGrant(
+  settings: Pick<RunSettings, 'alphaPerRank' | 'targets'>,
+  matrices: readonly Matrix[],
+  rank: number,
+): Grant {
+  const small = matrices.filter((matrix) => Math.min(matrix.out, matrix.in) < rank);
+  const pattern = (perRank: number) =>
+    Object.fromEntries(small.map((matrix) => [matrix.module, perRank * Math.min(matrix.out, matrix.in)]));
+  return {
+    rank,
+    alpha: settings.alphaPerRank * rank,
+    rankPattern: pattern(1),
+    alphaPattern: pattern(settings.alphaPerRank),
+    targets: [...settings.targets],
+  };
+}
+
+/** s = α/r of one matrix. */
+export const scaleOf = (grant: Grant, module: string): number => alphaOf(grant, module) / rankOf(grant, module);
+
+/** Equal for equal grants; safe as a file's name. */
+export const grantKey = (grant: Grant): string =>
+  createHash('sha256').update(canonicalJson(grant)).digest('hex').slice(0, 32);
+
+/** Bytes of the float32 factors of a grant, without the file's header. */
+export function factorBytes(grant: Grant, matrices: readonly Matrix[]): number {
+  return matrices.reduce((sum, matrix) => sum + 4 * rankOf(grant, matrix.module) * (matrix.out + matrix.in), 0);
+}

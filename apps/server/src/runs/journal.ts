@@ -1,0 +1,50 @@
+// A run's story: lines for people, kept for the dashboard and written to the log; events for programs, one JSON document a
+// line, everything the dashboard draws.
+import type { LogLine } from '@weft/protocol';
+import type { Logger } from 'pino';
+import type { RunStore } from '../store/run-store.ts';
+
+const LINES_KEPT = 300;
+
+export class Journal {
+  readonly #store: RunStore;
+  readonly #logger: Logger;
+  readonly #now: () => Date;
+  readonly #lines: LogLine[] = [];
+
+  constructor(store: RunStore, logger: Logger, now: () => Date) {
+    this.#store = store;
+    this.#logger = logger;
+    this.#now = now;
+  }
+
+  log(level: LogLine['level'], text: string): void {
+    const line: LogLine = { at: this.#now().toISOString(), level, text };
+    this.#lines.push(line);
+    if (this.#lines.length > LINES_KEPT) this.#lines.shift();
+    this.#append({ ...line, type: 'log' });
+    this.#logger[level === 'warning' ? 'warn' : level](text);
+  }
+
+  event(type: string, detail: Record<string, unknown>): void {
+    this.#append({ at: this.#now().toISOString(), type, ...detail });
+  }
+
+  /** A story that cannot be written (a full disk) must not stop what it tells of. */
+  #append(event: Record<string, unknown>): void {
+    try {
+      this.#store.appendEvent(event);
+    } catch (error) {
+      this.#logger.error({ err: error }, 'events.jsonl misses an event');
+    }
+  }
+
+  /** The server failed at something; `error` goes to its log with all causes. */
+  failure(error: unknown, text: string): void {
+    this.#logger.error({ err: error }, text);
+  }
+
+  lines(): LogLine[] {
+    return [...this.#lines];
+  }
+}

@@ -1,0 +1,79 @@
+// Turns a granted place into the lease a client receives: its grant, its training settings, and start weights read out of
+// the version the round starts from. Everything follows from the run and the place, so a restart makes the same lease.
+import type { BlobReference, Grant, Lease } from '@weft/protocol';
+import type { LeaseEntry } from '../coordinator/types.ts';
+import { grantKey, makeGrant } from './grants.ts';
+import type { RunContext } from './run-context.ts';
+
+export class LeaseMaker {
+  readonly #context: RunContext;
+  readonly #globalOf: (version: number) => BlobReference | null;
+  /** Start weights being made, so that many clients of one rank wait for one piece of work. */
+  readonly #making = new Map<string, Promise<BlobReference>>();
+
+  /** `globalOf`: the committed state of a version; null for version 0. */
+  constructor(context: RunContext, globalOf: (version: number) => BlobReference | null) {
+    this.#context = context;
+    this.#globalOf = globalOf;
+  }
+
+  grantOf(rank: number): Grant {
+    return makeGrant(this.#context.definition.settings, this.#context.matrices, rank);
+  }
+
+  async make(entry: LeaseEntry, round: number, version: number): Promise<Lease> {
+    const { definition, timing } = this.#context;
+    const { settings, runId, runHash, identity } = definition;
+    const grant = this.grantOf(entry.rank);
+    return {
+      leaseId: entry.leaseId,
+      runId,
+      runHash,
+      round,
+      startVersion: version,
+      start: await this.start(version, grant),
+      grant,
+      training: {
+        steps: settings.localSteps,
+        batchSize: settings.batchSize,
+        sequenceLength: identity.sequenceLength,
+        learningRate: settings.learningRate,
+        schedule: settings.schedule,
+        warmupSteps: settings.warmupSteps,
+        weightDecay: settings.weightDecay,
+        maxGradNorm: settings.maxGradNorm,
+        seed: `${settings.seed}/${round}/${entry.key}`,
+      },
+      task: entry.own ? null : entry.task,
+      leaseMs: timing.leaseMs,
+      heartbeatMs: timing.heartbeatMs,
+    };
+  }
+
+  /** Start weights of a version at a grant: made on the first request, kept for good. */
+  start(version: number, grant: Grant): Promise<BlobReference> {
+    const key = grantKey(grant);
+    const { store, blobs } = this.#context;
+    const kept = store.readStart(version, key);
+    if (kept && blobs.has(kept.sha256)) return Promise.resolve(kept);
+    const name = `${version}/${key}`;
+    const making = this.#making.get(name) ?? this.#make(version, grant, key).finally(() => this.#making.delete(name));
+    this.#making.set(name, making);
+    return making;
+  }
+
+  async #make(version: number, grant: Grant, key: string): Promise<BlobReference> {
+    const { definition, store, blobs, globals, matrices, merger } = this.#context;
+    const global = this.#globalOf(version);
+    if (version > 0 && !global) throw new RangeError(`Run ${definition.runId} has no version ${version}.`);
+    const bytes = await merger.readOut({
+      global: global ? globals.path(global.sha256) : null,
+      matrices,
+      grant,
+      seed: definition.settings.seed,
+    });
+    const start = await blobs.put(bytes);
+    store.writeStart(version, key, start);
+    return start;
+  }
+}

@@ -1,0 +1,53 @@
+// What a live run is given: its definition, its places on disk, the merger, the clock. And whom it tells.
+import type { Lease, Manifest } from '@weft/protocol';
+import type { Logger } from 'pino';
+import type { PartialUploads } from '../ingest/partial.ts';
+import type { Merger } from '../merge/merger.ts';
+import type { BlobFolder } from '../store/blobs.ts';
+import type { HistoryIndex } from '../store/history.ts';
+import type { RunDefinition, RunStore } from '../store/run-store.ts';
+import type { Matrix } from './grants.ts';
+import type { RoundTiming } from './policy.ts';
+
+export interface Timing extends RoundTiming {
+  readonly leaseMs: number;
+  readonly hiddenLeaseMs: number;
+  readonly heartbeatMs: number;
+}
+
+export interface RunContext {
+  readonly definition: RunDefinition;
+  readonly manifest: Manifest;
+  /** Matrices the run adapts, in the checkpoint's order. */
+  readonly matrices: readonly Matrix[];
+  readonly store: RunStore;
+  /** Start weights, handed out to anybody who knows their hash. */
+  readonly blobs: BlobFolder;
+  /** Uploads; never handed out. */
+  readonly uploads: BlobFolder;
+  /** Committed global states. */
+  readonly globals: BlobFolder;
+  readonly partials: PartialUploads;
+  readonly merger: Merger;
+  readonly index: HistoryIndex;
+  readonly timing: Timing;
+  readonly logger: Logger;
+  readonly now: () => Date;
+  /** Milliseconds that never jump. */
+  readonly monotonic: () => number;
+  /** Whether any run has a live lease of this id. */
+  readonly isLiveAnywhere: (leaseId: string) => boolean;
+}
+
+/** Those who pass a run's news on. Calls must not throw. */
+export interface RunListener {
+  /** A lease for somebody who has waited. */
+  granted(clientId: string, lease: Lease): void;
+  revoked(clientId: string, leaseId: string, reason: string): void;
+  /** Something the dashboard draws has changed. Often. */
+  changed(): void;
+  /** State, version or outcome of the run have changed. */
+  runChanged(): void;
+  /** A version waits for an evaluator. */
+  evaluationAvailable(version: number): void;
+}
