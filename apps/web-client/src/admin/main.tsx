@@ -1,4 +1,5 @@
 // The dashboard: sign in, watch and steer runs.
+import '../shared/no-eval.ts';
 import '../shared/base.css';
 import './admin.css';
 import { render } from 'preact';

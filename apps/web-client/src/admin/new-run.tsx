@@ -137,7 +137,7 @@ function Field({ field, values, error }: FieldProps) {
       );
     case 'choice':
       return (
-        <div class="field half">
+        <div class={`field ${widthOf(field)}`}>
           <label for={id}>{field.label}</label>
           <select {...common} value={String(value)} onChange={(event) => set(event.currentTarget.value)}>
             {field.choices?.map(([key, label]) => (
@@ -155,7 +155,7 @@ function Field({ field, values, error }: FieldProps) {
       return <Several field={field} values={values} error={error} />;
     default:
       return (
-        <div class={`field ${field.input === 'text' && field.key !== 'seed' ? 'half' : ''}`}>
+        <div class={`field ${widthOf(field)}`}>
           <label for={id}>{field.label}</label>
           <span class="with-unit">
             <input
@@ -212,4 +212,9 @@ function Several({ field, values, error }: FieldProps) {
       )}
     </fieldset>
   );
+}
+
+function widthOf({ key, input }: TextField): string {
+  if (key === 'purpose' || key === 'strategy') return 'wide';
+  return key === 'name' || key === 'operator' || input === 'ranks' ? 'half' : '';
 }

@@ -49,8 +49,8 @@ export function PhaseBar({ run, round }: { run: RunView; round: RoundView }) {
           Round {round.round} of {run.settings.rounds}
         </h2>
         <p class="small quiet">
-          <span class="clock">{left === null ? '' : `${countdown(left)} left · `}</span>goal {round.goal} · minimum{' '}
-          {round.minimum}
+          <span class="clock">{left === null ? '' : `${countdown(left)} left`}</span>
+          {left === null ? '' : ' · '}goal {round.goal} · minimum {round.minimum}
         </p>
       </div>
       <ol class="phases" data-testid="phase" data-phase={round.phase}>

@@ -26,8 +26,8 @@ export const SECTIONS: readonly Section[] = [
     title: 'What volunteers read',
     fields: [
       { key: 'name', label: 'Name', input: 'text', hint: 'Short; stands in the page’s header.' },
-      { key: 'purpose', label: 'Purpose', input: 'text', hint: 'One sentence: what their work is for.' },
       { key: 'operator', label: 'Run by', input: 'text', hint: 'A person or group they could ask.' },
+      { key: 'purpose', label: 'Purpose', input: 'text', hint: 'One sentence: what their work is for.' },
     ],
   },
   {
@@ -38,7 +38,7 @@ export const SECTIONS: readonly Section[] = [
         key: 'allowOwnFiles',
         label: 'Volunteers may train on a file of their own',
         input: 'checkbox',
-        hint: 'The file stays in their tab; their consent is asked. A merge with such an update needs 5 uploads.',
+        hint: 'The file stays in their tab; their consent is asked. A merge with such an update needs 5 uploads unless the next box is ticked.',
       },
       {
         key: 'smallOwnFileCohorts',

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { type ChartSpec, chartShape, chartTable, stack } from './chart-spec.ts';
+import { type ChartSpec, chartShape, chartTable, sameFigures, stack } from './chart-spec.ts';
 
 const spec: ChartSpec = {
   title: 'loss',
@@ -51,5 +51,15 @@ describe('the shape of a chart', () => {
   it('stays when only figures change', () => {
     expect(chartShape({ ...spec, x: [0, 1, 2, 3] })).toBe(chartShape(spec));
     expect(chartShape({ ...spec, series: spec.series.slice(1) })).not.toBe(chartShape(spec));
+  });
+});
+
+describe('figures', () => {
+  it('are the same until one value differs, wherever it stands', () => {
+    const copy = structuredClone({ ...spec, format: undefined, rightFormat: undefined }) as unknown as ChartSpec;
+    expect(sameFigures(spec, copy)).toBe(true);
+    const changed = spec.series.map((series, i) => (i === 0 ? { ...series, values: [5.5, 5, 4.25] } : series));
+    expect(sameFigures(spec, { ...spec, series: changed })).toBe(false);
+    expect(sameFigures(spec, { ...spec, x: [0, 1, 2, 3] })).toBe(false);
   });
 });

@@ -28,6 +28,8 @@ export interface ChartSpec {
   readonly rightLabel?: string;
   readonly rightFormat?: (value: number) => string;
   readonly logarithmic?: boolean;
+  /** No axis titles, narrow axes: for a chart whose caption says it all. */
+  readonly compact?: boolean;
   /** Fixed range of x; else the data's. */
   readonly xRange?: readonly [number, number];
 }
@@ -61,9 +63,16 @@ export function stack(series: readonly (readonly (number | null)[])[]): (number 
   );
 }
 
+/** Whether two specs of one shape draw the same figures. */
+export function sameFigures(a: ChartSpec, b: ChartSpec): boolean {
+  const equal = (left: readonly unknown[], right: readonly unknown[]) =>
+    left.length === right.length && left.every((value, i) => value === right[i]);
+  return equal(a.x, b.x) && a.series.every((series, i) => equal(series.values, b.series[i]?.values ?? []));
+}
+
 /** Shape of a spec without its figures: a chart whose shape stays is given new data, one whose shape changes is rebuilt. */
 export function chartShape(spec: ChartSpec): string {
-  const { series, xLabel, yLabel, rightLabel, logarithmic, xRange } = spec;
+  const { series, xLabel, yLabel, rightLabel, logarithmic, compact, xRange } = spec;
   const drawn = series.map(({ label, colour, kind, width, dashed, axis }) => [
     label,
     colour,
@@ -72,5 +81,5 @@ export function chartShape(spec: ChartSpec): string {
     dashed,
     axis,
   ]);
-  return JSON.stringify([drawn, xLabel, yLabel, rightLabel, logarithmic, xRange]);
+  return JSON.stringify([drawn, xLabel, yLabel, rightLabel, logarithmic, compact, xRange]);
 }

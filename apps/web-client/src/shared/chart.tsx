@@ -4,7 +4,7 @@ import type { Signal } from '@preact/signals';
 import { useSignal } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
 import type uPlot from 'uplot';
-import { type ChartSeries, type ChartSpec, chartShape, chartTable } from './chart-spec.ts';
+import { type ChartSeries, type ChartSpec, chartShape, chartTable, sameFigures } from './chart-spec.ts';
 import { ScrollRegion } from './scroll-region.tsx';
 import { dark } from './theme.tsx';
 
@@ -43,7 +43,7 @@ function optionsOf(
     stroke: colour(series.colour),
     width: series.width ?? 1.5,
     scale: series.axis === 'right' ? 'right' : 'y',
-    points: { show: series.kind !== 'bars' && series.values.length < 40, size: 5 },
+    points: { show: (plot) => series.kind !== 'bars' && plot.data[0].length < 40, size: 5 },
     spanGaps: true,
     ...(series.dashed ? { dash: [5, 4] } : {}),
     ...(series.kind === 'bars' && Plot.paths.bars
@@ -58,7 +58,7 @@ function optionsOf(
     height,
     legend: { show: false },
     cursor: { show: false },
-    padding: [8, 8, 0, 0],
+    padding: [8, 10, 0, 0],
     scales: {
       x: {
         time: false,
@@ -74,11 +74,16 @@ function optionsOf(
         : {}),
     },
     axes: [
-      { ...axis, size: 34, label: spec.xLabel, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000] },
       {
         ...axis,
-        size: 52,
-        label: spec.yLabel,
+        size: spec.compact ? 22 : 34,
+        ...(spec.compact ? {} : { label: spec.xLabel }),
+        incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000],
+      },
+      {
+        ...axis,
+        size: spec.compact ? 40 : 52,
+        ...(spec.compact ? {} : { label: spec.yLabel }),
         values: (_, splits) => splits.map((value) => (value === null ? '' : spec.format(value))),
       },
       ...(hasRight && rightFormat
@@ -104,7 +109,6 @@ export function Chart({ spec, height }: { spec: ChartSpec; height: number }) {
   const host = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
   const latest = useRef(spec);
-  latest.current = spec;
   const failed = useSignal(false);
   const shape = chartShape(spec);
   const isDark = dark.value;
@@ -135,7 +139,8 @@ export function Chart({ spec, height }: { spec: ChartSpec; height: number }) {
   }, [shape, isDark, height]);
 
   useEffect(() => {
-    plot.current?.setData(alignedData(spec));
+    if (plot.current && !sameFigures(spec, latest.current)) plot.current.setData(alignedData(spec));
+    latest.current = spec;
   });
 
   return (
@@ -219,7 +224,7 @@ export function ChartFigure({
         <Chart spec={spec} height={height} />
       )}
       <ul class="legend">
-        {spec.series
+        {(blank ? [] : spec.series)
           .filter((series) => !series.decoration)
           .map((series) => (
             <li key={series.label}>

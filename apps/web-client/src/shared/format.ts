@@ -13,7 +13,7 @@ export function quantity(value: number, noun: string, plural = `${noun}s`): stri
   return `${count(value)} ${value === 1 ? noun : plural}`;
 }
 
-/** `840 bytes`, `56 kB`, `4.9 MB`, `210 MB`, `1.4 GB` */
+/** `840 bytes`, `55.9 kB`, `4.9 MB`, `210 MB`, `1.4 GB` */
 export function bytes(value: number): string {
   if (value < 1_000) return quantity(Math.round(value), 'byte');
   const units = ['kB', 'MB', 'GB', 'TB'];
@@ -24,7 +24,7 @@ export function bytes(value: number): string {
     scaled /= 1_000;
     unit += 1;
   }
-  const digits = scaled < 9.95 ? 1 : unit >= 1 && scaled < 99.95 ? 1 : 0;
+  const digits = scaled < 99.95 ? 1 : 0;
   return `${scaled.toFixed(digits)} ${units[unit] ?? ''}`;
 }
 

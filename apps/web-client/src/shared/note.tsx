@@ -14,6 +14,9 @@ export interface Problem {
 }
 
 export function ProblemNote({ problem, children }: { problem: Problem; children?: ComponentChildren }) {
+  // What happened stands out; what the sender says beside it reads on.
+  const [first = problem.happened] = /^.*?[.:](?=\s)/s.exec(problem.happened) ?? [];
+  const rest = problem.happened.slice(first.length);
   return (
     <section
       class={`note ${problem.tone}`}
@@ -23,7 +26,8 @@ export function ProblemNote({ problem, children }: { problem: Problem; children?
       data-code={problem.code}
     >
       <p>
-        <strong>{problem.happened}</strong>
+        <strong>{first}</strong>
+        {rest}
         {problem.kept && <> {problem.kept}</>}
         {problem.remedy && <> {problem.remedy}</>}
       </p>

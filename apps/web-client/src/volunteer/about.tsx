@@ -1,8 +1,9 @@
 // Who asks for help, and for what.
 import { count } from '../shared/format.ts';
 import type { RunFacts, TabState } from '../worker/api.ts';
+import { shortLicence } from './words.ts';
 
-export function Header({ state }: { state: TabState | null }) {
+export function Header({ state, closed }: { state: TabState | null; closed: boolean }) {
   const run = state?.run ?? null;
   const round = state?.round ?? null;
   if (run && document.title !== `${run.name} · Weft`) document.title = `${run.name} · Weft`;
@@ -10,8 +11,8 @@ export function Header({ state }: { state: TabState | null }) {
   return (
     <header class="top">
       <h1>
-        <span class="quiet">weft · </span>
-        <span data-testid="run-name">{run?.name ?? '…'}</span>
+        <span class="quiet">weft{closed ? '' : ' · '}</span>
+        <span data-testid="run-name">{closed ? '' : (run?.name ?? '…')}</span>
       </h1>
       <p class="small">
         {round && (
@@ -22,8 +23,8 @@ export function Header({ state }: { state: TabState | null }) {
             <span aria-hidden="true"> · </span>
           </>
         )}
-        <i class={`dot ${line.dot}`} aria-hidden="true" />
-        <span data-testid="line">{line.text}</span>
+        {!closed && <i class={`dot ${line.dot}`} aria-hidden="true" />}
+        <span data-testid="line">{closed ? '' : line.text}</span>
       </p>
     </header>
   );
@@ -45,17 +46,18 @@ function lineOf(state: TabState | null): { dot: string; text: string } {
   }
 }
 
-export function About({ run }: { run: RunFacts | null }) {
+/** `closed`: nothing can run here, so the server is not asked. */
+export function About({ run, closed }: { run: RunFacts | null; closed: boolean }) {
   return (
     <section class="about" aria-label="What this is">
       <p class="purpose" data-testid="purpose">
-        {run?.purpose ?? '\u00a0'}
+        {closed ? 'Lend a little of your GPU to train a language model.' : (run?.purpose ?? '\u00a0')}
       </p>
       {run ? (
         <details>
-          <summary class="tail">
+          <summary class="tail" data-testid="what-for">
             <span class="quiet">
-              Run by {run.operator} · model {run.model.name} ({run.model.licence}) ·{' '}
+              Run by {run.operator} · model {run.model.name} ({shortLicence(run.model.licence)}) ·{' '}
             </span>
             what is it for?
           </summary>
@@ -66,6 +68,7 @@ export function About({ run }: { run: RunFacts | null }) {
               same adapter at sizes that suit them; the server merges their updates in {run.rounds} rounds, and{' '}
               {run.operator} receives the result.
             </p>
+            <p>Licence of the model: {run.model.licence}</p>
             <p>The sample tasks of this run:</p>
             <ul>
               {run.tasks.map((task) => (
@@ -78,7 +81,7 @@ export function About({ run }: { run: RunFacts | null }) {
             </ul>
           </div>
         </details>
-      ) : (
+      ) : closed ? null : (
         <p class="placeholder quiet small">Asking the server what it trains…</p>
       )}
     </section>

@@ -23,9 +23,9 @@ export function App() {
   const closed = openingFault.value !== null && state === null;
   return (
     <div class="volunteer">
-      <Header state={state} />
+      <Header state={state} closed={closed} />
       <main>
-        <About run={state?.run ?? null} />
+        <About run={state?.run ?? null} closed={closed} />
         {fault && <Trouble fault={fault} state={state} />}
         {!closed && (
           <>

@@ -23,7 +23,9 @@ export function Controls({ state }: { state: TabState | null }) {
 
 function BeforeHelping({ state }: { state: TabState | null }) {
   const checking = useSignal(false);
-  const can = (state?.stage === 'ready' || state?.stage === 'stopped') && !checking.value;
+  // After a failure another choice of data may be what helps.
+  const failed = state?.stage === 'failed' && state.rank !== null;
+  const can = (state?.stage === 'ready' || state?.stage === 'stopped' || failed) && !checking.value;
   const start = async () => {
     const wish = takeWish();
     if (!wish) return;
@@ -43,7 +45,7 @@ function BeforeHelping({ state }: { state: TabState | null }) {
   return (
     <div class="buttons start-row">
       <button type="button" class="button primary" disabled={!can} onClick={() => void start()}>
-        {state?.stage === 'stopped' ? 'Start again' : 'Start helping'}
+        {state?.stage === 'stopped' || failed ? 'Start again' : 'Start helping'}
       </button>
     </div>
   );

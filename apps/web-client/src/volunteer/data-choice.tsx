@@ -114,7 +114,11 @@ function OwnFile({ state }: { state: TabState | null }) {
           {missing.value === 'file' && !result && <span class="field-error">Choose a file first.</span>}
           {file.value && !result && <span class="quiet small">Reading…</span>}
           {result?.ok === false && <span class="field-error">{result.message}</span>}
-          {result?.ok && <span class="small">{fileSentence(result)}</span>}
+          {result?.ok && (
+            <span class="small">
+              {file.value?.name}: {fileSentence(result)}
+            </span>
+          )}
         </span>
       </div>
       <p>{privacySentence(upload)}</p>

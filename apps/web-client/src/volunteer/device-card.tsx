@@ -42,7 +42,7 @@ export function DeviceCard({ state }: { state: TabState | null }) {
       </div>
       {measured ? (
         <details>
-          <summary class="tail">
+          <summary class="tail" data-testid="why">
             <span class="quiet" data-testid="rank-reason">
               {rankReason(rank, state?.verdicts ?? [])}
             </span>{' '}

@@ -24,7 +24,7 @@ export function Price({ state }: { state: TabState | null }) {
         <dt>Leaves</dt>
         <dd>
           <details>
-            <summary class="tail">
+            <summary class="tail" data-testid="see-all">
               <span class="plain" data-testid="leaves">
                 {verdict ? bytes(verdict.uploadBytes) : '…'} update per round, speed, loss, device limits
               </span>{' '}

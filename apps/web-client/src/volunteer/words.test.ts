@@ -12,7 +12,9 @@ import {
   progressOf,
   rankReason,
   readLimits,
+  shortLicence,
   splitStatus,
+  waitEnd,
 } from './words.ts';
 
 describe('what leaves the device', () => {
@@ -123,11 +125,13 @@ describe('status and progress', () => {
   it('is of the upload, the download or the steps', () => {
     const base = { stage: 'training' as const, download: null, upload: null, step: 10, steps: 40 };
     expect(progressOf(base)).toEqual({ of: 'Training', share: 0.25 });
-    expect(progressOf({ ...base, upload: { what: 'the update', bytes: 1, total: 2 } })).toEqual({
-      of: 'Upload',
-      share: 0.5,
-    });
     expect(progressOf({ ...base, steps: 0 })).toEqual({ of: 'Training', share: 0 });
+  });
+
+  it('tells when a wait ends at the latest', () => {
+    expect(waitEnd({ stage: 'waiting', phaseEndsAt: 80_500 }, 0)).toBe(' · at most 1 min 21 s more');
+    expect(waitEnd({ stage: 'waiting', phaseEndsAt: null }, 0)).toBe('');
+    expect(waitEnd({ stage: 'training', phaseEndsAt: 80_000 }, 0)).toBe('');
   });
 
   it('tells what a file holds', () => {
@@ -135,6 +139,14 @@ describe('status and progress', () => {
       '120 rows. 3 are longer than the run’s sequence and will be cut. 1 has nothing left to learn and will be left out.',
     );
     expect(fileSentence({ ok: true, rows: 1, cut: null, unlabelled: null })).toBe('1 row.');
+  });
+
+  it('names a licence in a word or two', () => {
+    expect(['MIT (weights: MIT; both)', 'Apache 2.0', 'CC BY-SA 4.0, see file'].map(shortLicence)).toEqual([
+      'MIT',
+      'Apache 2.0',
+      'CC BY-SA 4.0',
+    ]);
   });
 
   it('knows browsers', () => {

@@ -1,6 +1,6 @@
 // What the volunteer page says, from data: problems, what leaves the device, why this rank and no larger one. Pure.
 import type { OwnLimits, RankVerdict } from '@weft/protocol';
-import { bytes, count, quantity } from '../shared/format.ts';
+import { bytes, count, duration, quantity } from '../shared/format.ts';
 import type { Problem } from '../shared/note.tsx';
 import type { DataCheck, Fault, LeavingField, TabState } from '../worker/api.ts';
 
@@ -227,15 +227,27 @@ export function splitStatus(status: string): { steady: string; changing: string 
   return at === -1 ? { steady: status, changing: '' } : { steady: status.slice(0, at), changing: status.slice(at) };
 }
 
-/** How far the work in progress is, from 0 to 1, and of what. */
+/** How far the work in progress is, from 0 to 1, and of what. Nothing is in progress while it waits. */
 export function progressOf(state: Pick<TabState, 'stage' | 'download' | 'upload' | 'step' | 'steps'>): {
   of: string;
   share: number;
 } {
-  const { download, upload, step, steps } = state;
-  if (upload) return { of: 'Upload', share: upload.total > 0 ? upload.bytes / upload.total : 0 };
-  if (download) return { of: 'Download', share: download.total > 0 ? download.bytes / download.total : 0 };
-  return { of: 'Training', share: steps > 0 ? step / steps : 0 };
+  const { stage, download, upload, step, steps } = state;
+  const transfer = (of: string, { bytes: there, total }: { bytes: number; total: number }) => ({
+    of,
+    share: total > 0 ? there / total : 0,
+  });
+  const paused = stage === 'paused';
+  if (upload && (paused || stage === 'uploading')) return transfer('Upload', upload);
+  if (download && (stage === 'downloading' || (paused && step === 0))) return transfer('Download', download);
+  const working = paused || stage === 'training' || stage === 'uploading';
+  return { of: 'Training', share: working && steps > 0 ? step / steps : 0 };
+}
+
+/** What is added to a sentence of waiting when its latest end is known. */
+export function waitEnd(state: Pick<TabState, 'stage' | 'phaseEndsAt'>, now: number): string {
+  if (state.stage !== 'waiting' || state.phaseEndsAt === null || state.phaseEndsAt <= now) return '';
+  return ` · at most ${duration(1_000 * Math.ceil((state.phaseEndsAt - now) / 1_000))} more`;
 }
 
 /** The browser's name, as its owner knows it. */
@@ -249,3 +261,6 @@ export function browserName(agent: string): string {
   ];
   return known.find(([pattern]) => pattern.test(agent))?.[1] ?? 'browser';
 }
+
+/** The licence's name without what its note says besides: `MIT (weights: …)` → `MIT`. */
+export const shortLicence = (licence: string): string => licence.split(/\s*[(;,:]|\.\s/)[0]?.trim() || licence;

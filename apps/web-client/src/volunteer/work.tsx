@@ -1,10 +1,13 @@
 // What goes on: one line of status, one bar, the loss of this device, what it has added up to.
+
+import { useSignal } from '@preact/signals';
+import { useEffect } from 'preact/hooks';
 import { Chart } from '../shared/chart.tsx';
 import type { ChartSpec } from '../shared/chart-spec.ts';
 import { bytes, clockTime, loss, quantity } from '../shared/format.ts';
 import type { TabState } from '../worker/api.ts';
 import { helping, selfPaused } from './tab-link.ts';
-import { progressOf, splitStatus } from './words.ts';
+import { progressOf, splitStatus, waitEnd } from './words.ts';
 
 const CURVE_HEIGHT = 120;
 
@@ -24,10 +27,12 @@ export function Work({ state }: { state: TabState | null }) {
       <p class="status" data-testid="status" data-stage={state?.stage ?? 'opening'}>
         <span role="status">{steady}</span>
         <span>{changing}</span>
+        {state?.stage === 'waiting' && state.phaseEndsAt !== null && <WaitEnd state={state} />}
       </p>
       <div class="bar" role="progressbar" aria-label={of} aria-valuemin={0} aria-valuemax={100} aria-valuenow={percent}>
         <i style={{ transform: `scaleX(${percent / 100})` }} />
       </div>
+      {state && <Assignment state={state} />}
       {selfPaused.value && <p class="note warning">{selfPaused.value}</p>}
       {state?.storageNote && <p class="small quiet">{state.storageNote}</p>}
       {state && started && (
@@ -45,6 +50,35 @@ export function Work({ state }: { state: TabState | null }) {
   );
 }
 
+function WaitEnd({ state }: { state: TabState }) {
+  const now = useSignal(Date.now());
+  useEffect(() => {
+    const timer = setInterval(() => {
+      now.value = Date.now();
+    }, 1_000);
+    return () => clearInterval(timer);
+  }, [now]);
+  return <span class="quiet">{waitEnd(state, now.value)}</span>;
+}
+
+/** What this device was given to do in this round. */
+function Assignment({ state: { lease, run, data } }: { state: TabState }) {
+  if (!lease) return null;
+  const task = run?.tasks.find((each) => each.name === lease.task);
+  const text = data.own ? 'your own file' : `task ${task?.title ?? lease.task}`;
+  return (
+    <p
+      class="small quiet"
+      data-testid="assignment"
+      data-round={lease.round}
+      data-rank={lease.rank}
+      data-task={lease.task ?? ''}
+    >
+      Round {lease.round} · rank {lease.rank} · {text} · from version {lease.startVersion}
+    </p>
+  );
+}
+
 function Curve({ state }: { state: TabState }) {
   const { losses } = state;
   const latest = losses.at(-1);
@@ -53,6 +87,7 @@ function Curve({ state }: { state: TabState }) {
     x: losses.map((_, i) => i + 1),
     xLabel: 'step',
     yLabel: 'loss',
+    compact: true,
     format: (value) => value.toFixed(1),
     series: [{ label: 'this device', colour: '--accent', width: 1.5, values: losses }],
   };
@@ -85,7 +120,7 @@ function Totals({ state }: { state: TabState }) {
   }
   return (
     <details class="totals">
-      <summary class="tail">
+      <summary class="tail" data-testid="see-receipts">
         <span class="plain" data-testid="totals">
           {line} · {bytes(totals.uploadBytes)} sent
         </span>{' '}

@@ -1,4 +1,5 @@
 // The worker's entry: a tab behind Comlink.
+import '../shared/no-eval.ts';
 import { expose } from 'comlink';
 import { Tab } from './tab.ts';
 

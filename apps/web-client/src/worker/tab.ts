@@ -25,7 +25,7 @@ import { openTrainer, RowCounter } from './trainer.ts';
 /** A model larger than this is not fetched before the volunteer says so. Bytes. */
 const ASK_FROM_BYTES = 64_000_000;
 /** Snapshots are pushed at most so often, in milliseconds: the page redraws no faster. */
-const PUSH_EVERY_MS = 100;
+const PUSH_EVERY_MS = 200;
 
 export class Tab implements WorkerApi {
   readonly #counter = new RowCounter();
