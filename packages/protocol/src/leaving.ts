@@ -1,6 +1,6 @@
 // The list of what leaves a volunteer's device, written from the schemas: a field added to a message shows up on the page.
 import { z } from 'zod';
-import { heartbeatSchema, helloSchema, joinSchema, uploadBeginSchema } from './volunteer-messages.ts';
+import { VOLUNTEER_REQUESTS } from './volunteer-messages.ts';
 
 /** One thing that leaves the device. */
 export interface Leaving {
@@ -25,13 +25,12 @@ function fieldsOf(schema: z.ZodType, prefix = ''): string[] {
   return [prefix];
 }
 
-/** Everything a volunteer sends, besides the factors themselves and the network address any server sees. */
+/** Requests of the operator's evaluators, which volunteers never send. */
+const OPERATORS = ['evaluation:next', 'evaluation:report'];
+
+/** Everything a volunteer sends, in the order of a round; besides it, any server sees the network address. */
 export function everythingThatLeaves(): Leaving[] {
-  const messages = {
-    'volunteer:hello': helloSchema,
-    'round:join': joinSchema,
-    'lease:heartbeat': heartbeatSchema,
-    'upload:begin': uploadBeginSchema,
-  };
-  return Object.entries(messages).flatMap(([event, schema]) => fieldsOf(schema).map((field) => ({ event, field })));
+  return Object.entries(VOLUNTEER_REQUESTS)
+    .filter(([event]) => !OPERATORS.includes(event))
+    .flatMap(([event, { payload }]) => fieldsOf(payload).map((field) => ({ event, field })));
 }
