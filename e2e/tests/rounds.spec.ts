@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import { type Browser, expect, type Page, test } from '@playwright/test';
 import { VolunteerTab } from '@weft/e2e/fleet';
 import { readAdapter } from '@weft/formats';
-import { ROUTES, type RoundRecord, roundRecordSchema } from '@weft/protocol';
+import { ROUTES, type RoundRecord, roundRecordSchema, runViewSchema } from '@weft/protocol';
+import { z } from 'zod';
 import { createRun, signIn } from './support/admin-page.ts';
 import { WeftServer } from './support/weft-server.ts';
 import { Wiretap } from './support/wiretap.ts';
@@ -63,14 +64,11 @@ async function openTab(
   return tab;
 }
 
-async function roundRecords(runId: string): Promise<RoundRecord[]> {
-  const text = await (await server.get(ROUTES.events(runId))).text();
-  const latest = new Map<number, RoundRecord>();
-  for (const line of text.split('\n').filter(Boolean)) {
-    const parsed = roundRecordSchema.safeParse(JSON.parse(line).record ?? JSON.parse(line).round ?? JSON.parse(line));
-    if (parsed.success) latest.set(parsed.data.round, parsed.data);
-  }
-  return [...latest.values()].sort((a, b) => a.round - b.round);
+/** The committed rounds, as the run's events tell them. */
+async function committedRounds(runId: string): Promise<RoundRecord[]> {
+  const lines = (await (await server.get(ROUTES.events(runId))).text()).trimEnd().split('\n');
+  const events = lines.map((line) => JSON.parse(line) as { type: string; record?: unknown });
+  return events.filter(({ type }) => type === 'committed').map(({ record }) => roundRecordSchema.parse(record));
 }
 
 const committedRow = (page: Page, round: number) =>
@@ -144,10 +142,9 @@ test('four ranks, three tasks, an own file, three rounds', async ({ browser }) =
   expect(Date.now() - closedAt).toBeLessThan(40_000);
   await expect(admin.getByTestId('outcome')).toContainText('Committed 3 rounds');
 
-  const runId =
-    (await (await server.get(ROUTES.runs)).json()).runs?.[0]?.runId ??
-    (await (await server.get(ROUTES.runs)).json())[0].runId;
-  const records = (await roundRecords(runId)).filter(({ outcome }) => outcome === 'committed');
+  const { runs } = z.object({ runs: z.array(runViewSchema) }).parse(await (await server.get(ROUTES.runs)).json());
+  const runId = runs[0]?.runId ?? '';
+  const records = await committedRounds(runId);
   expect(records.map(({ round }) => round)).toEqual([1, 2, 3]);
   const [first, second, third] = records;
   const ranksOf = (record: RoundRecord | undefined) =>
