@@ -130,6 +130,7 @@ describe('status and progress', () => {
 
   it('tells when a wait ends at the latest', () => {
     expect(waitEnd({ stage: 'waiting', phaseEndsAt: 80_500 }, 0)).toBe(' · at most 1 min 21 s more');
+    expect(waitEnd({ stage: 'waiting', phaseEndsAt: 2_500 }, 0)).toBe(' · at most 3 s more');
     expect(waitEnd({ stage: 'waiting', phaseEndsAt: null }, 0)).toBe('');
     expect(waitEnd({ stage: 'training', phaseEndsAt: 80_000 }, 0)).toBe('');
   });

@@ -131,9 +131,13 @@ export interface LeavingGroup {
 
 const WHEN: Readonly<Record<string, string>> = {
   'volunteer:hello': 'When the page connects',
+  'volunteer:prove': 'Right after that',
   'round:join': 'When it asks for a place in a round',
   'lease:heartbeat': 'Every 10 seconds while it has a place',
+  'lease:release': 'When it gives its place back',
   'upload:begin': 'With each update',
+  'upload:chunk': 'The update itself, in parts',
+  'upload:commit': 'After the last part',
 };
 
 /** Friendly names by message and field. A field that is missing here is shown by its own name. */
@@ -149,6 +153,9 @@ export const LEAVING_WORDS: Readonly<Record<string, Readonly<Record<string, stri
     'client.kind': 'that it is this page, and its version',
     'client.version': 'that it is this page, and its version',
     operatorToken: 'the operator’s token (this page sends none)',
+  },
+  'volunteer:prove': {
+    signature: 'a signature that shows the key is here',
   },
   'round:join': {
     'device.adapter.vendor': 'maker and model of your GPU',
@@ -186,6 +193,10 @@ export const LEAVING_WORDS: Readonly<Record<string, Readonly<Record<string, stri
     'progress.targetTokens': 'tokens trained so far, and tokens per second',
     'progress.tokensPerSecond': 'tokens trained so far, and tokens per second',
   },
+  'lease:release': {
+    leaseId: 'number of your place in the round',
+    reason: 'why: you stopped, the page was closed, the GPU was lost, and the like',
+  },
   'upload:begin': {
     leaseId: 'number of your place in the round',
     runHash: 'which run and start weights it was trained from',
@@ -199,6 +210,15 @@ export const LEAVING_WORDS: Readonly<Record<string, Readonly<Record<string, stri
     firstLoss: 'loss at the beginning and at the end',
     lastLoss: 'loss at the beginning and at the end',
     tokensPerSecond: 'tokens per second',
+  },
+  'upload:chunk': {
+    leaseId: 'number of your place in the round',
+    offset: 'which part it is',
+    bytes: 'the update: the trained LoRA factors',
+  },
+  'upload:commit': {
+    leaseId: 'number of your place in the round',
+    sha256: 'checksum of the update',
   },
 };
 
@@ -247,7 +267,8 @@ export function progressOf(state: Pick<TabState, 'stage' | 'download' | 'upload'
 /** What is added to a sentence of waiting when its latest end is known. */
 export function waitEnd(state: Pick<TabState, 'stage' | 'phaseEndsAt'>, now: number): string {
   if (state.stage !== 'waiting' || state.phaseEndsAt === null || state.phaseEndsAt <= now) return '';
-  return ` · at most ${duration(1_000 * Math.ceil((state.phaseEndsAt - now) / 1_000))} more`;
+  const seconds = Math.ceil((state.phaseEndsAt - now) / 1_000);
+  return ` · at most ${seconds < 60 ? `${seconds} s` : duration(1_000 * seconds)} more`;
 }
 
 /** The browser's name, as its owner knows it. */
