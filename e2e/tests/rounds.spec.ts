@@ -119,9 +119,10 @@ test('four ranks, three tasks, an own file, three rounds', async ({ browser }) =
   await own.page.getByLabel(/I may use this text/).check();
   await Promise.all([sixteen, eight, four, own].map((tab) => tab.start()));
 
-  // Round 1: all four. Then one of them allows more memory, and so a larger rank, for the next round.
-  await expect(committedRow(admin, 1)).toBeVisible({ timeout: 180_000 });
+  // Round 1: all four. While it trains, one of them allows more memory, and so a larger rank, for the next round.
+  await expect(four.page.getByTestId('status')).toContainText('step', { timeout: 120_000 });
   await four.setLimits({ 'GPU memory': null, 'Largest rank': 8 });
+  await expect(committedRow(admin, 1)).toBeVisible({ timeout: 180_000 });
 
   // Round 2: the server dies while the tabs train, and comes back on the same data.
   await expect(admin.getByTestId('phase')).toHaveAttribute('data-phase', 'training', { timeout: 60_000 });
