@@ -38,6 +38,13 @@ export class Deliveries {
     }
   }
 
+  #remember(receipt: Receipt): void {
+    this.#receipts.set(receipt.leaseId, receipt);
+    for (const { leaseId, round } of this.#receipts.values()) {
+      if (round <= receipt.round - ROUNDS_REMEMBERED) this.#receipts.delete(leaseId);
+    }
+  }
+
   /** The receipt this client got for the lease, or null. */
   known(clientId: string, leaseId: string): Receipt | null {
     const receipt = this.#receipts.get(leaseId);
@@ -121,7 +128,7 @@ export class Deliveries {
       startVersion: lease.startVersion,
     };
     store.writeUpload(record);
-    this.#receipts.set(lease.leaseId, receipt);
+    this.#remember(receipt);
     index.upload(record);
     hooks.accepted(receipt);
     return receipt;

@@ -1,4 +1,5 @@
 // The merger as child processes: their memory and their stalls are not the server's, and a crash is an error of one job.
+import { randomUUID } from 'node:crypto';
 import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
@@ -16,7 +17,6 @@ export class WorkerMerger implements Merger {
   readonly #workers: number;
   readonly #folder: string;
   #pool: Tinypool | null = null;
-  #serial = 0;
 
   /** `folder`: for results on their way; emptied. `workers`: by default one less than there are cores, four at most. */
   constructor(folder: string, workers = Math.max(1, Math.min(4, availableParallelism() - 1))) {
@@ -78,7 +78,8 @@ export class WorkerMerger implements Merger {
   }
 
   async #withOutput<T>(work: (output: string) => Promise<T>): Promise<T> {
-    const output = join(this.#folder, `${this.#serial++}.safetensors`);
+    // A worker of a killed server may still be writing: names must never come twice.
+    const output = join(this.#folder, `${randomUUID()}.safetensors`);
     try {
       return await work(output);
     } finally {

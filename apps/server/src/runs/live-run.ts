@@ -147,8 +147,6 @@ export class LiveRun {
     return outcomeOf(this.#state, this.records(), this.#evaluations.lossOf(0));
   }
 
-  // the operator
-
   command(event: 'start' | 'pause' | 'stop' | 'close-round'): RunView {
     const { run, phase } = this.#state;
     const fits: Record<typeof event, boolean> = {
@@ -164,8 +162,6 @@ export class LiveRun {
     this.#dispatch({ type: event });
     return this.view();
   }
-
-  // volunteers
 
   connected(clientId: string, name: string | null, volunteers: boolean): void {
     this.#clients.connected(clientId, name, volunteers);
@@ -308,8 +304,6 @@ export class LiveRun {
     });
   }
 
-  // evaluation
-
   async nextEvaluation(clientId: string): Promise<EvaluationJob | null> {
     if (!this.#context.definition.settings.evaluate) return null;
     const next = this.#evaluations.next(this.#state.version, clientId);
@@ -343,8 +337,6 @@ export class LiveRun {
     const parts = { archive: this.#archive, leases: this.#leases };
     return exportSource(this.#context, parts, { run: this.view(), records: this.records() }, wanted);
   }
-
-  // time and events
 
   /** Lets `ms` of running time pass. */
   tick(ms: number): void {
