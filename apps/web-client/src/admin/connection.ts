@@ -31,6 +31,8 @@ export class AdminConnection {
     this.#socket = io(NAMESPACES.admin, {
       auth: { protocolVersion: PROTOCOL_VERSION, token },
       transports: ['websocket', 'polling'],
+      // Without it a proxy that breaks WebSocket would end here.
+      tryAllTransports: true,
     });
     listeners.onLine('connecting');
     this.#socket.on('connect', () => listeners.onLine('connected'));

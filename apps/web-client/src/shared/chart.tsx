@@ -125,6 +125,8 @@ export function Chart({ spec, height }: { spec: ChartSpec; height: number }) {
         const options = optionsOf(Plot, latest.current, element, element.clientWidth, height);
         plot.current = new Plot(options, alignedData(latest.current), element);
         observer.observe(element);
+        // A lost GPU takes the canvas's picture along.
+        plot.current.ctx.canvas.addEventListener('contextrestored', () => plot.current?.redraw());
       },
       () => {
         failed.value = true;

@@ -42,7 +42,7 @@ function Leaving({ state, uploadBytes }: { state: TabState; uploadBytes: number 
   return (
     <div class="leaving" data-testid="leaving">
       <p>{privacySentence(uploadBytes)}</p>
-      <h3>After each round</h3>
+      <h2>After each round</h2>
       <ul>
         <li>
           the update itself: the LoRA factors your device trained{uploadBytes !== null && `, ${bytes(uploadBytes)}`}
@@ -50,7 +50,7 @@ function Leaving({ state, uploadBytes }: { state: TabState; uploadBytes: number 
       </ul>
       {leavingGroups(state.leaving).map((group) => (
         <div key={group.title}>
-          <h3>{group.title}</h3>
+          <h2>{group.title}</h2>
           <ul>
             {group.items.map((item) => (
               <li key={item.words} title={item.fields.join(', ')}>
@@ -60,7 +60,7 @@ function Leaving({ state, uploadBytes }: { state: TabState; uploadBytes: number 
           </ul>
         </div>
       ))}
-      <h3>As with any site</h3>
+      <h2>As with any site</h2>
       <ul>
         <li>your network address</li>
       </ul>

@@ -1,5 +1,6 @@
 import { everythingThatLeaves, type RankVerdict } from '@weft/protocol';
 import { describe, expect, it } from 'vitest';
+import type { TabState } from '../worker/api.ts';
 import {
   browserName,
   fileSentence,
@@ -14,6 +15,7 @@ import {
   readLimits,
   shortLicence,
   splitStatus,
+  statusText,
   waitEnd,
 } from './words.ts';
 
@@ -120,6 +122,17 @@ describe('status and progress', () => {
       changing: ' · step 1 of 40 · 1,830 tokens/s',
     });
     expect(splitStatus('Paused')).toEqual({ steady: 'Paused', changing: '' });
+  });
+
+  it('does not repeat an error, and says when a run needs nobody', () => {
+    const base = { status: 'Ready', error: null, connected: true, run: null, outcome: null };
+    const error = { code: 'disconnected', message: 'Down.', retrying: true };
+    expect(statusText(base, false)).toBe('Ready');
+    expect(statusText({ ...base, status: 'Down.', error, connected: false }, true)).toBe('Reconnecting to the server');
+    expect(statusText({ ...base, status: 'Down.', error: { ...error, retrying: false } }, true)).toBe('Not running');
+    const run = { state: 'completed' } as TabState['run'];
+    expect(statusText({ ...base, run }, false)).toContain('has finished');
+    expect(statusText({ ...base, run, status: 'Done.', outcome: 'Done.' }, false)).toBe('Done.');
   });
 
   it('is of the upload, the download or the steps', () => {

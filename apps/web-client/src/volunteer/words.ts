@@ -241,6 +241,22 @@ export function privacySentence(uploadBytes: number | null): string {
   return `Your text stays in this tab. ${update} computed from it is sent; parts of a text can sometimes be rebuilt from such updates.`;
 }
 
+/** The line of status. What an error's note says above it is not said twice. */
+export function statusText(
+  state: Pick<TabState, 'status' | 'error' | 'connected' | 'run' | 'outcome'>,
+  helping: boolean,
+): string {
+  const { status, error, connected, run, outcome } = state;
+  if (error && status === error.message) {
+    if (!error.retrying) return 'Not running';
+    return connected ? 'Trying again' : 'Reconnecting to the server';
+  }
+  if (helping || outcome !== null) return status;
+  if (run?.state === 'completed') return 'This run has finished and needs no more help. Thank you.';
+  if (run?.state === 'stopped') return 'This run was stopped by its operator and needs no more help. Thank you.';
+  return status;
+}
+
 /** "Training on your GPU · step 12 of 40": what changes seldom, which is read aloud, and what changes with every step. */
 export function splitStatus(status: string): { steady: string; changing: string } {
   const at = status.indexOf(' · ');

@@ -7,18 +7,14 @@ import type { ChartSpec } from '../shared/chart-spec.ts';
 import { bytes, clockTime, loss, quantity } from '../shared/format.ts';
 import type { TabState } from '../worker/api.ts';
 import { helping, selfPaused } from './tab-link.ts';
-import { progressOf, splitStatus, waitEnd } from './words.ts';
+import { progressOf, splitStatus, statusText, waitEnd } from './words.ts';
 
 const CURVE_HEIGHT = 120;
 
 export function Work({ state }: { state: TabState | null }) {
   const started =
     helping.value || (state !== null && (state.totals.rounds > 0 || state.losses.length > 0 || state.outcome !== null));
-  const ended = state?.run?.state === 'completed' || state?.run?.state === 'stopped';
-  const text =
-    state && ended && !helping.value && !state.outcome
-      ? `This run has ${state.run?.state === 'completed' ? 'finished' : 'been stopped'}; it needs no more help. Thank you.`
-      : (state?.status ?? 'Looking for a GPU');
+  const text = state ? statusText(state, helping.value) : 'Looking for a GPU';
   const { steady, changing } = splitStatus(text);
   const { of, share } = state ? progressOf(state) : { of: 'Download', share: 0 };
   const percent = Math.round(100 * Math.min(1, share));

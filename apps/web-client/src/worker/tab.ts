@@ -92,7 +92,10 @@ export class Tab implements WorkerApi {
     this.#storageNote = note;
     this.#storage = storage;
     const clock = systemClock();
-    const socket = io(`${location.origin}${NAMESPACES.volunteer}`, { transports: ['websocket', 'polling'] });
+    const socket = io(`${location.origin}${NAMESPACES.volunteer}`, {
+      transports: ['websocket', 'polling'],
+      tryAllTransports: true,
+    });
     const transport = socketTransport(socket, {
       clock,
       // A notice this page cannot read is one of a newer server; the next handshake names that properly.
