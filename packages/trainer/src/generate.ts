@@ -1,5 +1,6 @@
 // Greedy generation: the likeliest token each time. Recomputes the sequence for every token.
 import type { LoraAdapter } from '@weft/formats';
+import { checkAdapter } from './lora/adapter.ts';
 import { requireTokenizer } from './model/base-model.ts';
 import type { GpuModel } from './plan/gpu-model.ts';
 import { LogitsGraph } from './plan/logits.ts';
@@ -16,7 +17,8 @@ const argmax = (values: Float32Array): number =>
 
 /**
  * The tokens that follow `prompt`, at most `maxTokens`, ending before an end-of-text token or at the model's context.
- * Throws TrainerError 'bad-settings' for an empty prompt or one that fills the context.
+ * Throws TrainerError 'bad-settings' for an empty prompt or one that fills the context, 'adapter-model' for an adapter of
+ * another model.
  */
 export async function generateGreedy(
   model: GpuModel,
@@ -24,6 +26,7 @@ export async function generateGreedy(
   prompt: readonly number[],
   options: GreedyOptions,
 ): Promise<number[]> {
+  if (adapter) checkAdapter(model.config, adapter);
   const { maxPositions, eosTokenIds } = model.config;
   const length = Math.min(maxPositions, Math.ceil((prompt.length + options.maxTokens) / 32) * 32);
   const graph = await LogitsGraph.create(model, length, adapter);

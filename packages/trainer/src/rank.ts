@@ -39,8 +39,8 @@ export interface RankQuestion {
 /** Header of an upload, generously. */
 const HEADER_BYTES = 16_384;
 
-/** MB are 10⁶ bytes. */
-const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1)} MB`;
+/** MB are 10⁶ bytes. Small uploads keep a second digit, so that ranks can be told apart. */
+const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 2 : 1)} MB`;
 
 const specOf = ({ alphaPerRank, targets }: RankQuestion, rank: number): AdapterSpec =>
   plainSpec(rank, alphaPerRank * rank, targets);

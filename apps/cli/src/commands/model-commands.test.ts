@@ -254,6 +254,13 @@ describe('failures', () => {
     expect(JSON.parse(out)).toMatchObject({ error: { code, message: expect.stringMatching(message) } });
   });
 
+  it('generate refuses an adapter of another model too', async () => {
+    const adapter = join(assets, 'models', 'babyllama-105', 'golden-lora', 'adapter');
+    const { exitCode, err } = await weft('generate', '--model', model, '--prompt', 'a', '--adapter', adapter);
+    expect(exitCode).toBe(1);
+    expect(err).toMatch(/belongs to another model/);
+  });
+
   it('rows longer than the context are cut and counted', async () => {
     const file = join(folder, 'long.jsonl');
     await writeFile(file, JSON.stringify({ prompt: 'word '.repeat(600), completion: 'end' }));

@@ -43,9 +43,10 @@ describe('batches', () => {
     expect(value.examples).toBe(5);
   });
 
-  it('chooses a sequence in steps of 16, up to the limit', () => {
-    expect(sequenceFor([example(1, 2, 3)], 512)).toBe(16);
-    expect(sequenceFor([example(...Array.from({ length: 17 }, () => 1))], 512)).toBe(32);
-    expect(sequenceFor([example(...Array.from({ length: 60 }, () => 1))], 60)).toBe(60);
+  it('chooses a sequence in steps of 8, up to the limit', () => {
+    const long = (length: number) => example(...Array.from({ length }, () => 1));
+    expect(sequenceFor([long(3), long(8)], 512)).toBe(8);
+    expect(sequenceFor([long(3), long(9)], 512)).toBe(16);
+    expect(sequenceFor([long(60)], 60)).toBe(60);
   });
 });

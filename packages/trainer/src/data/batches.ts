@@ -59,8 +59,8 @@ export function* evaluationBatches(
     yield makeBatch(examples.slice(first, first + batchSize), batchSize, sequence);
 }
 
-/** The shortest sequence that holds all examples, rounded up to 16 so that few shapes occur. */
+/** The shortest sequence that holds all examples, rounded up to 8 so that few shapes occur. */
 export function sequenceFor(examples: readonly Example[], limit: number): number {
   const longest = examples.reduce((length, { inputIds }) => Math.max(length, inputIds.length), 1);
-  return Math.min(limit, Math.ceil(longest / 16) * 16);
+  return Math.min(limit, Math.ceil(longest / 8) * 8);
 }

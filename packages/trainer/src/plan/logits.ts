@@ -54,30 +54,41 @@ export class LogitsGraph {
       logits: headPlan.tensor('logits', [1, config.vocabSize]),
     };
     const arena = await layout.plan.allocate(gpu);
-    const headArena = await headPlan.allocate(gpu);
-    const recorder = new PlanRecorder(gpu);
-    const graph = { layout, source: arena, weight: (name: string) => model.weight(name) };
-    const hidden = headArena.get(head.hidden);
-    recorder.call(
-      ...hiddenStates(graph, config),
-      ...embeddingForward({ ids: headArena.get(head.position), table: arena.get(layout.forward.normed), out: hidden }),
-      ...matmulNT({ a: hidden, b: model.weight(headName(config)), c: headArena.get(head.logits) }),
-    );
-    const plan = await recorder.finish();
-    const { cos, sin } = ropeTables(sequence, config.headSize, config.ropeTheta);
-    arena.write(arena.get(layout.forward.cos), cos);
-    arena.write(arena.get(layout.forward.sin), sin);
-    if (adapter && layout.forward.params) {
-      const flat = new Float32Array(layout.parameters);
-      for (const { a, b, matrix } of layout.places.values()) {
-        const factors = adapter.matrices.get(matrix.module);
-        if (!factors) throw new TrainerError('adapter-model', `The adapter has no ${matrix.module}.`);
-        flat.set(factors.a, a);
-        flat.set(factors.b, b);
+    let headArena: Arena | null = null;
+    try {
+      headArena = await headPlan.allocate(gpu);
+      const recorder = new PlanRecorder(gpu);
+      const graph = { layout, source: arena, weight: (name: string) => model.weight(name) };
+      const hidden = headArena.get(head.hidden);
+      recorder.call(
+        ...hiddenStates(graph, config),
+        ...embeddingForward({
+          ids: headArena.get(head.position),
+          table: arena.get(layout.forward.normed),
+          out: hidden,
+        }),
+        ...matmulNT({ a: hidden, b: model.weight(headName(config)), c: headArena.get(head.logits) }),
+      );
+      const plan = await recorder.finish();
+      const { cos, sin } = ropeTables(sequence, config.headSize, config.ropeTheta);
+      arena.write(arena.get(layout.forward.cos), cos);
+      arena.write(arena.get(layout.forward.sin), sin);
+      if (adapter && layout.forward.params) {
+        const flat = new Float32Array(layout.parameters);
+        for (const { a, b, matrix } of layout.places.values()) {
+          const factors = adapter.matrices.get(matrix.module);
+          if (!factors) throw new TrainerError('adapter-model', `The adapter has no ${matrix.module}.`);
+          flat.set(factors.a, a);
+          flat.set(factors.b, b);
+        }
+        arena.write(arena.get(layout.forward.params), flat);
       }
-      arena.write(arena.get(layout.forward.params), flat);
+      return new LogitsGraph(model, layout, [arena, headArena], head, plan);
+    } catch (error) {
+      headArena?.destroy();
+      arena.destroy();
+      throw error;
     }
-    return new LogitsGraph(model, layout, [arena, headArena], head, plan);
   }
 
   /** Logits [V] that follow `tokens`. Throws TrainerError 'bad-settings' when there are none, or more than `sequence`. */
