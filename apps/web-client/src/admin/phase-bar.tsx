@@ -45,9 +45,7 @@ export function PhaseBar({ run, round }: { run: RunView; round: RoundView }) {
   return (
     <section class="phase" aria-label="Round in progress">
       <div class="phase-head">
-        <h2 data-testid="round">
-          Round {round.round} of {run.settings.rounds}
-        </h2>
+        <h2 data-testid="round">Round {round.round}</h2>
         <p class="small quiet">
           <span class="clock">{left === null ? '' : `${countdown(left)} left`}</span>
           {left === null ? '' : ' · '}goal {round.goal} · minimum {round.minimum}

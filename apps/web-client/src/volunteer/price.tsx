@@ -42,12 +42,6 @@ function Leaving({ state, uploadBytes }: { state: TabState; uploadBytes: number 
   return (
     <div class="leaving" data-testid="leaving">
       <p>{privacySentence(uploadBytes)}</p>
-      <h2>After each round</h2>
-      <ul>
-        <li>
-          the update itself: the LoRA factors your device trained{uploadBytes !== null && `, ${bytes(uploadBytes)}`}
-        </li>
-      </ul>
       {leavingGroups(state.leaving).map((group) => (
         <div key={group.title}>
           <h2>{group.title}</h2>

@@ -75,6 +75,7 @@ export function connect(): void {
   channel.port1.onmessage = ({ data }: MessageEvent<TabState | { opening: Fault }>) => {
     if ('opening' in data) {
       openingFault.value = data.opening;
+      helping.value = false;
       return;
     }
     openingFault.value = null;

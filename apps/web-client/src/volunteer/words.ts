@@ -15,6 +15,9 @@ const REMEDIES: Readonly<Record<string, { kept: string | null; remedy: Remedy }>
   'no-adapter': { kept: NOTHING_LOST, remedy: 'reload' },
   'protocol-version': { kept: 'What was downloaded stays on this device.', remedy: 'reload' },
   'no-rank-fits': { kept: 'The model stays on this device.', remedy: 'limits' },
+  // Another choice of data is the remedy, and stands right below.
+  'own-data-refused': { kept: 'Your file stayed in this tab.', remedy: null },
+  'unknown-task': { kept: null, remedy: null },
   // These say themselves what was kept.
   'device-lost': { kept: null, remedy: 'retry' },
   'out-of-memory': { kept: null, remedy: 'retry' },
