@@ -160,7 +160,10 @@ export async function volunteer(url: string, options: JoinOptions, io: Io): Prom
     if (receipt && after.receipts.length >= (options.rounds ?? Number.POSITIVE_INFINITY)) session.finishRound();
   });
   // Whatever the session cannot tell the server any more, the end of the lease tells it.
-  const onAbort = () => void session.stop('stopped');
+  const onAbort = () => {
+    io.note('Stopping: the place is given back now, the step in progress ends first. Ctrl-C again ends at once.');
+    void session.stop('stopped');
+  };
   io.signal.addEventListener('abort', onAbort, { once: true });
   try {
     if (!io.signal.aborted) await session.start();

@@ -27,7 +27,8 @@ export function narrate(before: SessionState, after: SessionState): string[] {
     const next = verdicts.find((verdict) => verdict.rank > rank && !verdict.fits);
     if (next) lines.push(`Not rank ${next.rank}: ${next.reason}`);
   }
-  if (after.error && after.error.message !== before.error?.message) lines.push(after.error.message);
+  // A connection that stays away for many reasons is still one event.
+  if (after.error && after.error.code !== before.error?.code) lines.push(after.error.message);
   if (before.error?.retrying && after.error === null) lines.push('Connected again.');
   if (after.note && after.note !== before.note) lines.push(after.note);
   if (after.lease && after.lease.leaseId !== before.lease?.leaseId) {
