@@ -8,7 +8,7 @@ const allowed = {
   'packages/volunteer': ['packages/protocol', 'packages/formats'],
   'apps/server': ['packages/flexlora', 'packages/formats', 'packages/protocol'],
   'apps/web-client': ['packages/volunteer', 'packages/trainer', 'packages/formats', 'packages/protocol'],
-  'e2e': ['packages/'],
+  e2e: ['packages/'],
 };
 
 const pure = ['packages/flexlora', 'packages/formats', 'packages/protocol', 'packages/volunteer'];
@@ -22,7 +22,10 @@ module.exports = {
       name: `${room.replace('/', '-')}-imports`,
       severity: 'error',
       from: { path: `^${room}/` },
-      to: { path: '^(packages|apps|e2e)/', pathNot: [room, ...targets].map((target) => `^${target}${target.endsWith('/') ? '' : '/'}`) },
+      to: {
+        path: '^(packages|apps|e2e)/',
+        pathNot: [room, ...targets].map((target) => `^${target}${target.endsWith('/') ? '' : '/'}`),
+      },
     })),
     {
       name: 'pure-rooms-touch-no-machine',
@@ -37,6 +40,9 @@ module.exports = {
     tsPreCompilationDeps: true,
     doNotFollow: { path: 'node_modules' },
     exclude: { path: '(^|/)(dist|node_modules)/' },
-    enhancedResolveOptions: { conditionNames: ['@weft/source', 'import', 'node', 'default'], exportsFields: ['exports'] },
+    enhancedResolveOptions: {
+      conditionNames: ['@weft/source', 'import', 'node', 'default'],
+      exportsFields: ['exports'],
+    },
   },
 };
