@@ -83,6 +83,7 @@ function optionsOf(
       {
         ...axis,
         size: spec.compact ? 40 : 52,
+        space: spec.compact ? 18 : 30,
         ...(spec.compact ? {} : { label: spec.yLabel }),
         values: (_, splits) => splits.map((value) => (value === null ? '' : spec.format(value))),
       },
@@ -176,7 +177,6 @@ export function ChartFigure({
     <figure class="figure">
       <figcaption>
         <h3>{spec.title}</h3>
-        {tools}
         <button
           type="button"
           class="button quiet small"
@@ -238,6 +238,7 @@ export function ChartFigure({
             </li>
           ))}
       </ul>
+      {tools}
     </figure>
   );
 }

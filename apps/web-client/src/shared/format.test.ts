@@ -44,7 +44,14 @@ describe('figures', () => {
   });
 
   it('keeps small and large figures readable', () => {
-    expect([0, 0.123456, 0.00012345, 123456].map(significant)).toEqual(['0', '0.123', '1.23e-4', '1.23e+5']);
+    expect([0, 0.123456, 0.00012345, 123456, 1e-4, 1.2e-7].map(significant)).toEqual([
+      '0',
+      '0.123',
+      '1.23e-4',
+      '1.23e+5',
+      '1e-4',
+      '1.2e-7',
+    ]);
   });
 
   it('counts nouns', () => {

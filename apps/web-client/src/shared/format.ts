@@ -70,10 +70,11 @@ export const tokenSpeed = (value: number | null): string => (value === null ? UN
 export const share = (value: number): string => `${Math.round(value * 100)} %`;
 
 /** A singular value or another figure of unknown size: three significant digits. */
-export const significant = (value: number): string =>
-  value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5)
-    ? value.toExponential(2)
-    : String(Number(value.toPrecision(3)));
+export function significant(value: number): string {
+  const plain = value === 0 || (Math.abs(value) >= 1e-3 && Math.abs(value) < 1e5);
+  // 1.00e-4 is 1e-4: the zeros say nothing that three digits do not.
+  return plain ? String(Number(value.toPrecision(3))) : value.toExponential(2).replace(/\.?0+e/, 'e');
+}
 
 /** Clock time of an ISO date, in the reader's zone: `14:03:09` */
 export const clockTime = (iso: string): string =>

@@ -21,6 +21,7 @@ export function App() {
   const fault = openingFault.value ?? state?.error ?? null;
   // Without GPU, storage or key there is nothing to choose and nothing to start.
   const closed = openingFault.value !== null && state === null;
+  const ended = !helping.value && (state?.run?.state === 'completed' || state?.run?.state === 'stopped');
   return (
     <div class="volunteer">
       <Header state={state} closed={closed} />
@@ -31,8 +32,8 @@ export function App() {
           <>
             <DeviceCard state={state} />
             <Price state={state} />
-            {helping.value ? null : <DataChoice state={state} />}
-            <MyLimits state={state} open={limitsOpen} />
+            {helping.value || ended ? null : <DataChoice state={state} />}
+            {!ended && <MyLimits state={state} open={limitsOpen} />}
             <Controls state={state} />
             <Work state={state} />
           </>

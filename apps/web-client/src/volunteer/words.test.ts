@@ -130,9 +130,11 @@ describe('status and progress', () => {
     expect(statusText(base, false)).toBe('Ready');
     expect(statusText({ ...base, status: 'Down.', error, connected: false }, true)).toBe('Reconnecting to the server');
     expect(statusText({ ...base, status: 'Down.', error: { ...error, retrying: false } }, true)).toBe('Not running');
-    const run = { state: 'completed' } as TabState['run'];
-    expect(statusText({ ...base, run }, false)).toContain('has finished');
-    expect(statusText({ ...base, run, status: 'Done.', outcome: 'Done.' }, false)).toBe('Done.');
+    const run = { state: 'completed', outcome: 'Committed 4 rounds.' } as TabState['run'];
+    const thanks = 'Committed 4 rounds. It needs no more help. Thank you.';
+    expect(statusText({ ...base, run }, false)).toBe(thanks);
+    expect(statusText({ ...base, run, status: 'Older.', outcome: 'Older.' }, false)).toBe(thanks);
+    expect(statusText({ ...base, run, status: 'Sending' }, true)).toBe('Sending');
   });
 
   it('is of the upload, the download or the steps', () => {

@@ -254,10 +254,10 @@ export function statusText(
     if (!error.retrying) return 'Not running';
     return connected ? 'Trying again' : 'Reconnecting to the server';
   }
-  if (helping || outcome !== null) return status;
-  if (run?.state === 'completed') return 'This run has finished and needs no more help. Thank you.';
-  if (run?.state === 'stopped') return 'This run was stopped by its operator and needs no more help. Thank you.';
-  return status;
+  const ended = run?.state === 'completed' || run?.state === 'stopped';
+  if (!ended || helping) return status;
+  // The run's own sentence is newer than the one it ended with here: an evaluation may have come in since.
+  return `${run.outcome ?? outcome ?? 'This run has ended.'} It needs no more help. Thank you.`;
 }
 
 /** "Training on your GPU · step 12 of 40": what changes seldom, which is read aloud, and what changes with every step. */

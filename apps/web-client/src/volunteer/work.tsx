@@ -61,7 +61,7 @@ function WaitEnd({ state }: { state: TabState }) {
 function Assignment({ state: { lease, run, data } }: { state: TabState }) {
   if (!lease) return null;
   const task = run?.tasks.find((each) => each.name === lease.task);
-  const text = data.own ? 'your own file' : `task ${task?.title ?? lease.task}`;
+  const text = data.own ? 'your own file' : (task?.title ?? lease.task);
   return (
     <p
       class="small quiet"

@@ -61,6 +61,8 @@ export interface RunFacts {
   readonly state: RunState;
   readonly rounds: number;
   readonly roundsCommitted: number;
+  /** How it ended, in a sentence; null while it goes on. */
+  readonly outcome: string | null;
   readonly localSteps: number;
   readonly sequenceLength: number;
   readonly allowOwnFiles: boolean;

@@ -31,6 +31,7 @@ function runFacts(run: RunView, manifest: SessionState['manifest']): RunFacts {
     state: run.state,
     rounds: settings.rounds,
     roundsCommitted: run.roundsCommitted,
+    outcome: run.outcome,
     localSteps: settings.localSteps,
     sequenceLength: settings.sequenceLength,
     allowOwnFiles: settings.allowOwnFiles,
