@@ -6,6 +6,7 @@ import { registerEval } from './commands/eval.ts';
 import { registerFleet } from './commands/fleet.ts';
 import { registerGenerate } from './commands/generate.ts';
 import { registerJoin } from './commands/join.ts';
+import { registerMerge } from './commands/merge.ts';
 import { registerServe } from './commands/serve.ts';
 import { registerTrain } from './commands/train.ts';
 import { createProgram, type Register, run } from './program.ts';
@@ -15,6 +16,7 @@ const registers: Register[] = [
   registerServe,
   registerJoin,
   registerFleet,
+  registerMerge,
   registerTrain,
   registerEval,
   registerGenerate,

@@ -2,7 +2,7 @@
 import { MergeError } from './errors.ts';
 import { type ReadOut, readOut, type ServedFactors } from './read-out.ts';
 import type { MatrixReport } from './spectrum.ts';
-import type { Strategy } from './strategies/index.ts';
+import type { MergedMatrix, Strategy } from './strategies/index.ts';
 import { lowRankOf } from './sum.ts';
 import type { Factors, LowRank, Shape } from './types.ts';
 
@@ -50,8 +50,16 @@ const need = <T>(map: ReadonlyMap<string, T>, module: string, name: string): T =
   return value;
 };
 
-/** Merges every matrix. Throws MergeError naming the adapter and the module at fault. */
-export function mergeAdapters({ strategy, current, updates, maxRank }: AdapterMerge): MergedAdapter {
+/**
+ * Merges one matrix after another, in the order of names, so that a caller may drop each before the next is made. Throws
+ * MergeError naming the adapter and the module at fault; that all adapt the same modules is checked before the first merge.
+ */
+export function* mergeByModule({
+  strategy,
+  current,
+  updates,
+  maxRank,
+}: AdapterMerge): Generator<MergedMatrix & { readonly module: string }, void, undefined> {
   const [first] = updates;
   if (!first) throw new MergeError('weights', 'There is no adapter to merge.');
   const modules = new Set(first.end.keys());
@@ -60,8 +68,6 @@ export function mergeAdapters({ strategy, current, updates, maxRank }: AdapterMe
     if (start) checkModules(modules, first.name, start.keys(), `The start of ${name}`);
   }
   if (current) checkModules(modules, first.name, current.keys(), 'The global state');
-  const state = new Map<string, LowRank>();
-  const reports = new Map<string, MatrixReport>();
   for (const module of [...modules].sort()) {
     const merged = strategy.mergeMatrix({
       name: module,
@@ -74,8 +80,17 @@ export function mergeAdapters({ strategy, current, updates, maxRank }: AdapterMe
       })),
       maxRank: maxRank(module, need(first.end, module, first.name)),
     });
-    state.set(module, merged.next);
-    reports.set(module, merged.report);
+    yield { module, ...merged };
+  }
+}
+
+/** {@link mergeByModule}, all matrices at once. */
+export function mergeAdapters(merge: AdapterMerge): MergedAdapter {
+  const state = new Map<string, LowRank>();
+  const reports = new Map<string, MatrixReport>();
+  for (const { module, next, report } of mergeByModule(merge)) {
+    state.set(module, next);
+    reports.set(module, report);
   }
   return { state, reports };
 }

@@ -1,9 +1,9 @@
 // `weft train`, `eval`, `generate` and `doctor` as their users meet them: files in, one JSON document out, exit codes.
-import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { readSafetensors, toFloat32 } from '@weft/formats';
+import { readAdapter, readSafetensors, scaleOf, toFloat32, writeAdapter } from '@weft/formats';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { createProgram, run } from '../program.ts';
 import { registerDoctor } from './doctor.ts';
@@ -123,6 +123,47 @@ describe('weft train, eval and generate', () => {
     expect(await readJson(join(folder, 'a', 'adapter_config.json'))).toMatchObject({
       target_modules: ['q_proj', 'v_proj'],
     });
+  });
+
+  it('pad the matrices of a smaller rank to the one asked for, and keep their scale with rslora too', async () => {
+    const seeded = (length: number, shift: number) => Float32Array.from({ length }, (_, i) => Math.sin(i + shift) / 50);
+    const factors = (name: string, rank: number, out: number) => {
+      const module = `model.layers.0.self_attn.${name}`;
+      const [a, b] = [seeded(rank * 64, rank), seeded(out * rank, out)];
+      return { module, in: 64, out, rank, alpha: 6, scale: scaleOf(6, rank, true), a, b };
+    };
+    const matrices = new Map([factors('q_proj', 2, 64), factors('v_proj', 4, 32)].map((own) => [own.module, own]));
+    const [adapter, out] = [join(folder, 'rslora'), join(folder, 'padded')];
+    await mkdir(adapter);
+    const files = writeAdapter({ baseModel: model, rslora: true, matrices });
+    for (const [name, content] of Object.entries(files)) await writeFile(join(adapter, name), content);
+    // A rate too small to move a float32, so that only the padding could change a product.
+    const still = ['--steps', '1', '--batch', '1', '--lr', '1e-30'];
+    await document(
+      'train',
+      '--model',
+      model,
+      '--data',
+      task('train'),
+      '--adapter',
+      adapter,
+      '--rank',
+      '4',
+      ...still,
+      '--out',
+      out,
+    );
+    const padded = readAdapter({
+      config: await readFile(join(out, 'adapter_config.json'), 'utf8'),
+      weights: await readFile(join(out, 'adapter_model.safetensors')),
+    });
+    expect(padded.rslora).toBe(true);
+    for (const [module, own] of matrices) {
+      const found = padded.matrices.get(module);
+      expect(found?.rank, module).toBe(4);
+      expect(found?.scale, module).toBeCloseTo(own.scale, 12);
+      expect(found?.a.subarray(0, own.a.length), module).toEqual(own.a);
+    }
   });
 
   it('continue a prompt', async () => {

@@ -125,9 +125,16 @@ const targetNames = ({ matrices }: LoraAdapter): Projection[] =>
   PROJECTIONS.filter((projection) => [...matrices.keys()].some((module) => module.endsWith(`.${projection}`)));
 
 /** Padded with zeros to the rank asked for, where a matrix is too small to be trained at it: a file has one rank. */
-const uniform = (factors: ReadonlyMap<string, LoraFactors>, rank: number | undefined): Map<string, LoraFactors> =>
+const uniform = (
+  factors: ReadonlyMap<string, LoraFactors>,
+  rank: number | undefined,
+  rslora: boolean,
+): Map<string, LoraFactors> =>
   new Map(
-    [...factors].map(([module, own]) => [module, rank !== undefined && own.rank < rank ? padRank(own, rank) : own]),
+    [...factors].map(([module, own]) => [
+      module,
+      rank !== undefined && own.rank < rank ? padRank(own, rank, rslora) : own,
+    ]),
   );
 
 /** One number where all matrices agree, else all that occur. */
@@ -169,7 +176,7 @@ async function trainToFolder(options: TrainOptions, io: Io): Promise<void> {
     });
     const milliseconds = performance.now() - began;
     const out = options.out ?? '';
-    const trained: LoraAdapter = { ...start, matrices: uniform(outcome.factors, options.rank) };
+    const trained: LoraAdapter = { ...start, matrices: uniform(outcome.factors, options.rank, start.rslora) };
     await writeAdapterFolder(out, trained, modelCard(options, trained, outcome.losses));
     const document = {
       adapter: out,
