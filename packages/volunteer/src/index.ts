@@ -4,7 +4,7 @@ export * from './errors.ts';
 export * from './evaluator.ts';
 export * from './http-downloads.ts';
 export * from './identity.ts';
-export * from './options.ts';
+export type { SessionData, SessionOptions } from './options.ts';
 export * from './ports.ts';
 export * from './session.ts';
 export * from './socket-transport.ts';

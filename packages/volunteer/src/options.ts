@@ -29,3 +29,10 @@ export interface SessionOptions {
   /** Numbers in [0, 1) for jitter. */
   readonly random?: () => number;
 }
+
+/** What a snapshot says of the choice. `examples`: rows of an own file, once they were counted. */
+export const shownData = (data: SessionData, examples: number | null) => ({
+  own: data.kind === 'own',
+  task: data.kind === 'task' ? data.task : null,
+  examples,
+});

@@ -178,6 +178,25 @@ describe('rounds', () => {
     await session.close();
   });
 
+  it('exchanges a lease whose wish has changed while it was on its way', async () => {
+    const bench = await makeBench({ settings: { ranks: [2, 4] } });
+    const { session, coordinator, trainer } = bench;
+    const own = { kind: 'own', rows: '{"prompt":"a","completion":"b"}', consent: true } as const;
+    let joins = 0;
+    coordinator.intercept = (event) => {
+      if (event === 'round:join' && ++joins === 1) {
+        session.setOwnLimits({ ...NO_LIMITS, maxRank: 2 });
+        session.setData(own);
+      }
+      return undefined;
+    };
+    void session.start();
+    await eventually(() => session.state.totals.rounds === 1, 'the round is delivered');
+    expect(trainer.jobs.map((job) => [job.grant.rank, job.rows])).toEqual([[2, own.rows]]);
+    expect(coordinator.leases.map((lease) => lease.task)).toEqual(['yesno', null]);
+    await session.close();
+  });
+
   it('sends heartbeats with its progress, and says when the tab is hidden', async () => {
     let hidden = false;
     const bench = await makeBench({ hidden: () => hidden });

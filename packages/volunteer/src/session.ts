@@ -11,17 +11,19 @@ import { leaveRound, releaseLease } from './farewell.ts';
 import { RunFiles } from './files.ts';
 import { asLeaseLost, LeaseKeeper, LeaseLost } from './lease-keeper.ts';
 import { type Admission, Line } from './line.ts';
-import type { SessionData, SessionOptions } from './options.ts';
+import { type SessionData, type SessionOptions, shownData } from './options.ts';
 import { obtainLease } from './place.ts';
 import type { Clock, ModelFiles } from './ports.ts';
 import { emptyProgress, playRound } from './round.ts';
-import { initialState, NOTHING_GOING_ON, type SessionState, StateHolder, type StateListener } from './state.ts';
-import { formatBytes, hasEnded, plural, waitingSentence } from './words.ts';
-
-/** Why a session's work ends without an error. */
-class Stopped extends Error {
-  override readonly name = 'Stopped';
-}
+import {
+  initialState,
+  NOTHING_GOING_ON,
+  type SessionState,
+  StateHolder,
+  type StateListener,
+  withReceipt,
+} from './state.ts';
+import { hasEnded, stoppedSentence, waitingSentence } from './words.ts';
 
 /** Rounds in a row that may fail on this device before the session gives up. */
 const MOST_FAILED_ROUNDS = 2;
@@ -42,7 +44,6 @@ export class VolunteerSession {
   #currentLine: Line | null = null;
   /** What to train on: as the session was made, until setData(). */
   #data: SessionData;
-  #ownRows: string | null = null;
   #model: ModelFiles | null = null;
   #preparing: Promise<void> | null = null;
   #working: Promise<void> | null = null;
@@ -65,10 +66,7 @@ export class VolunteerSession {
     this.#device = new Device(options.trainer, options.reopenTrainer);
     const { data, ownLimits, downloads, storage, clock } = options;
     this.#data = data;
-    const own = data.kind === 'own';
-    this.#holder = new StateHolder(
-      initialState(ownLimits, { own, task: data.kind === 'task' ? data.task : null, examples: null }),
-    );
+    this.#holder = new StateHolder(initialState(ownLimits, shownData(data, null)));
     const onRetry = (error: Error | null) => this.#interrupted(error);
     this.#files = new RunFiles({ downloads, storage, clock, random: this.#random, onRetry });
   }
@@ -81,8 +79,6 @@ export class VolunteerSession {
   subscribe(listener: StateListener): () => void {
     return this.#holder.subscribe(listener);
   }
-
-  // --- what the owner asks for ------------------------------------------------------------------------------------------
 
   /**
    * Connects, fetches the model, measures the device: after it the verdict and the price are known. Once done, calling
@@ -130,7 +126,7 @@ export class VolunteerSession {
     const work = this.#work;
     if (!work || work.signal.aborted) return;
     const { lease } = this.state;
-    work.abort(new Stopped('The session was stopped.'));
+    work.abort(new SessionError('closed', 'The session was stopped.'));
     this.#leaving = this.#leave(lease?.leaseId ?? null, reason);
     await this.#leaving;
   }
@@ -156,10 +152,7 @@ export class VolunteerSession {
     // Before anything is asked of the server: a bad line is named here, on the device.
     const examples = data.kind === 'own' ? parseDataLines(data.rows, 'your file').length : null;
     this.#data = data;
-    this.#ownRows = data.kind === 'own' ? data.rows : null;
-    this.#holder.update({
-      data: { own: data.kind === 'own', task: data.kind === 'task' ? data.task : null, examples },
-    });
+    this.#holder.update({ data: shownData(data, examples) });
     this.#wishChanged = true;
     this.#condition.poke();
   }
@@ -181,8 +174,6 @@ export class VolunteerSession {
     this.#device.close();
   }
 
-  // --- before the first round -------------------------------------------------------------------------------------------
-
   /** Passes `work` on; a failure is shown, and prepare() may be called again. */
   async #failing(work: Promise<void>): Promise<void> {
     try {
@@ -197,7 +188,7 @@ export class VolunteerSession {
     const { signal } = this.#closing;
     signal.throwIfAborted();
     this.#holder.update({ error: null, outcome: null });
-    if (this.#data.kind === 'own' && this.#ownRows === null) this.setData(this.#data);
+    if (this.#data.kind === 'own' && this.state.data.examples === null) this.setData(this.#data);
     this.#holder.enter('connecting');
     const { run } = await this.#line().admitted(signal);
     this.#holder.enter('downloading');
@@ -267,9 +258,10 @@ export class VolunteerSession {
       return;
     }
     const transport = error instanceof TransportError;
-    if (transport && error.code === 'disconnected') this.#holder.update({ connected: false });
-    const advice = transport ? ' What was downloaded and trained is kept; trying again.' : ' Trying again.';
-    this.#holder.update({ error: { code: codeOf(error), message: `${error.message}${advice}`, retrying: true } });
+    const connected = this.state.connected && !(transport && error.code === 'disconnected');
+    const advice = transport ? 'What was downloaded and trained is kept; trying again.' : 'Trying again.';
+    const fault = { code: codeOf(error), message: `${error.message} ${advice}`, retrying: true };
+    this.#holder.update({ connected, error: fault });
     this.#condition.poke();
   }
 
@@ -292,8 +284,6 @@ export class VolunteerSession {
     this.#holder.update({ proposal, device: this.#device.report() });
   }
 
-  // --- rounds -----------------------------------------------------------------------------------------------------------
-
   async #start(): Promise<void> {
     this.#closing.signal.throwIfAborted();
     const work = new AbortController();
@@ -308,7 +298,7 @@ export class VolunteerSession {
     } catch (error) {
       if (!signal.aborted) throw this.#failed(error);
       await this.#leaving;
-      if (this.#model) this.#end('stopped', this.#stoppedSentence());
+      if (this.#model) this.#end('stopped', stoppedSentence(this.state.totals.rounds));
     } finally {
       this.#work = null;
       this.#granted = null;
@@ -319,11 +309,6 @@ export class VolunteerSession {
     this.#holder.update({ ...NOTHING_GOING_ON, outcome });
     this.#holder.setPaused(false);
     this.#holder.enter(stage);
-  }
-
-  #stoppedSentence(): string {
-    const { rounds } = this.state.totals;
-    return `Stopped. ${plural(rounds, 'round')} helped; the model stays on this device for the next visit.`;
   }
 
   async #rounds(signal: AbortSignal): Promise<void> {
@@ -337,12 +322,13 @@ export class VolunteerSession {
       }
       if (this.state.finishing) {
         await this.#leave(null, 'stopped');
-        this.#end('stopped', this.#stoppedSentence());
+        this.#end('stopped', stoppedSentence(this.state.totals.rounds));
         return;
       }
       await this.#propose(signal);
       const lease = await this.#place(signal);
-      if (lease) await this.#play(lease, signal);
+      // A lease for a wish that has changed meanwhile is exchanged by the next one.
+      if (lease && !this.#wishChanged) await this.#play(lease, signal);
     }
   }
 
@@ -394,6 +380,7 @@ export class VolunteerSession {
   async #play(lease: Lease, signal: AbortSignal): Promise<void> {
     const { clock, hidden } = this.#options;
     const { manifest } = this.state;
+    const data = this.#data;
     if (!manifest || !this.#model)
       throw new SessionError('closed', 'The session is not prepared; call prepare() first.');
     const lost = new AbortController();
@@ -424,7 +411,7 @@ export class VolunteerSession {
         manifest,
         model: this.#model,
         lease,
-        ownRows: lease.task === null ? this.#ownRows : null,
+        ownRows: data.kind === 'own' ? data.rows : null,
         signal: both,
         onStage: () => this.#stageChanged(),
         whenRunning: () => this.#whenRunning(both),
@@ -448,18 +435,9 @@ export class VolunteerSession {
   }
 
   #delivered(receipt: Receipt): void {
-    const { totals, receipts } = this.state;
     this.#uploadMs = this.#options.clock.now() - this.#uploadStartedAt;
     this.#failedRounds = 0;
-    this.#holder.update({
-      receipts: [...receipts, receipt],
-      totals: {
-        rounds: totals.rounds + 1,
-        targetTokens: totals.targetTokens + receipt.targetTokens,
-        uploadBytes: totals.uploadBytes + receipt.bytes,
-      },
-      note: `Round ${receipt.round}: ${formatBytes(receipt.bytes)} delivered, receipt ${receipt.receiptId}.`,
-    });
+    this.#holder.update(withReceipt(this.state, receipt));
   }
 
   /** Gives the lease back under the right name; throws unless there is another round to try. */

@@ -134,6 +134,19 @@ export const NOTHING_GOING_ON = {
   finishing: false,
 } as const;
 
+/** What a delivered update adds. */
+export function withReceipt({ totals, receipts }: SessionState, receipt: Receipt) {
+  return {
+    receipts: [...receipts, receipt],
+    totals: {
+      rounds: totals.rounds + 1,
+      targetTokens: totals.targetTokens + receipt.targetTokens,
+      uploadBytes: totals.uploadBytes + receipt.bytes,
+    },
+    note: `Round ${receipt.round}: ${formatBytes(receipt.bytes)} delivered, receipt ${receipt.receiptId}.`,
+  };
+}
+
 export type StateListener = (state: SessionState) => void;
 
 /** Stages in which there is something to pause. */

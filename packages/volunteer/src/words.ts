@@ -22,6 +22,9 @@ export function formatMs(ms: number): string {
 
 export const hasEnded = (run: RunView | null): boolean => run?.state === 'completed' || run?.state === 'stopped';
 
+export const stoppedSentence = (rounds: number): string =>
+  `Stopped. ${plural(rounds, 'round')} helped; the model stays on this device for the next visit.`;
+
 /** What a volunteer without a lease waits for. The server's own reason comes first: it knows the queue. */
 export function waitingSentence(run: RunView, round: RoundView, reason: string | null): string {
   if (run.state === 'created') return 'Waiting for the operator to start the run.';
