@@ -18,6 +18,9 @@ export class CommandError extends Error {
   }
 }
 
+/** Signals closer together than this are one. */
+const SAME_SIGNAL_MS = 500;
+
 /** A command's way to the outside. */
 export interface Io {
   readonly json: boolean;
@@ -85,8 +88,12 @@ export function action<Options extends object>(
       const options = command.opts<Options & { json?: boolean }>();
       const args = parameters.slice(0, -2).flat().map(String);
       const abort = new AbortController();
+      let askedAt = 0;
       const onSignal = () => {
+        // One Ctrl-C may arrive twice: from the terminal and passed on by a parent process.
+        if (abort.signal.aborted && performance.now() - askedAt < SAME_SIGNAL_MS) return;
         if (abort.signal.aborted) process.exit(130);
+        askedAt = performance.now();
         abort.abort(new CommandError('interrupted', 'Interrupted.'));
       };
       process.on('SIGINT', onSignal);

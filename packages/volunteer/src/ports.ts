@@ -27,7 +27,10 @@ export interface Transport {
   request<E extends RequestName>(event: E, payload: RequestPayload<E>): Promise<RequestReply<E>>;
   /** Returns a function that stops listening. */
   onNotice<E extends NoticeName>(event: E, listener: (payload: NoticePayload<E>) => void): () => void;
-  /** `connected` after every (re)connection, `disconnected` with the reason when the line breaks. */
+  /**
+   * Tells `connected: true` after every (re)connection, at once where there is one already, and `connected: false` with the
+   * reason when the line breaks.
+   */
   onConnection(listener: (state: { connected: boolean; reason: string | null }) => void): () => void;
   close(): void;
 }
