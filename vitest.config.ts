@@ -25,8 +25,8 @@ export default defineConfig({
           include: unitTests,
           exclude,
           environment: 'node',
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
+          testTimeout: 300_000,
+          hookTimeout: 300_000,
         },
       },
       {
@@ -35,8 +35,8 @@ export default defineConfig({
           name: 'chromium',
           include: ['packages/**/*.gpu.test.ts'],
           exclude,
-          testTimeout: 120_000,
-          hookTimeout: 120_000,
+          testTimeout: 300_000,
+          hookTimeout: 300_000,
           fileParallelism: false,
           browser: {
             enabled: true,

@@ -16,8 +16,12 @@ export async function signIn(page: Page, server: WeftServer): Promise<void> {
   await expect(page.getByRole('heading', { name: 'Sign in to the dashboard' })).toBeHidden();
 }
 
-/** Fills the form for a new run and creates it; its page is open afterwards. */
-export async function createRun(page: Page, { fields, tasks, ticks = [] }: NewRun): Promise<void> {
+/** Fills the form for a new run, tells that it is filled, and creates the run; its page is open afterwards. */
+export async function createRun(
+  page: Page,
+  { fields, tasks, ticks = [] }: NewRun,
+  whenFilled: () => Promise<void> = () => Promise.resolve(),
+): Promise<void> {
   const form = page.getByRole('form', { name: 'New run' });
   if (!(await form.isVisible())) {
     await page
@@ -33,6 +37,7 @@ export async function createRun(page: Page, { fields, tasks, ticks = [] }: NewRu
   for (const box of await group.getByRole('checkbox').all()) await box.uncheck();
   for (const task of tasks) await group.getByRole('checkbox', { name: task }).check();
   for (const label of ticks) await form.getByLabel(label).check();
+  await whenFilled();
   await form.getByRole('button', { name: /create/i }).click();
   await expect(page.getByRole('button', { name: 'Start', exact: true })).toBeVisible();
 }
