@@ -12,7 +12,7 @@ const kernels: Record<ProductKind, (tensors: MatmulTensors, options?: MatmulOpti
 };
 const kinds: ProductKind[] = ['NT', 'NN', 'TN'];
 
-// Around the 8×8 register tile and the 32 slices of the tall kernel, primes, single rows and columns, LoRA ranks; multiples
+// Around the register tiles of 8 and 16 rows and the slices of the tall kernel, primes, single rows and columns, LoRA ranks; multiples
 // of four, which have kernels of their own, that are no multiples of the tile.
 const shapes: [rows: number, columns: number, inner: number][] = [
   [1, 1, 1],
@@ -29,6 +29,9 @@ const shapes: [rows: number, columns: number, inner: number][] = [
   [3, 4, 4],
   [12, 20, 36],
   [68, 8, 132],
+  [15, 12, 8],
+  [17, 9, 12],
+  [33, 24, 4],
 ];
 
 describe('matmul', () => {

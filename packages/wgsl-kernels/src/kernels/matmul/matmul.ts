@@ -5,19 +5,26 @@ import { expectShape, matrixShape, type Tensor } from '../../runtime/tensor.ts';
 import matmulCode from './matmul.wgsl?raw';
 import nnCode from './nn.wgsl?raw';
 import ntCode from './nt.wgsl?raw';
+import storeCode from './store.wgsl?raw';
+import storeOddCode from './store-odd.wgsl?raw';
 import tallCode from './tall.wgsl?raw';
 import tall4Code from './tall4.wgsl?raw';
 
 export const matmulShader: ShaderSource = { name: 'matmul', code: matmulCode };
-/** For sizes that are multiples of four; {@link matmulShader} serves all others. */
-export const ntMatmulShader: ShaderSource = { name: 'matmul-nt', code: ntCode };
-export const nnMatmulShader: ShaderSource = { name: 'matmul-nn', code: nnCode };
+/** For rows of a and b that are multiples of four long; {@link matmulShader} serves all others. */
+export const ntMatmulShader: ShaderSource = { name: 'matmul-nt', code: ntCode + storeCode };
+export const ntOddMatmulShader: ShaderSource = { name: 'matmul-nt-odd', code: ntCode + storeOddCode };
+export const nnMatmulShader: ShaderSource = { name: 'matmul-nn', code: nnCode + storeCode };
 export const tallMatmulShader: ShaderSource = { name: 'matmul-tall', code: tallCode };
 export const tallVectorMatmulShader: ShaderSource = { name: 'matmul-tall4', code: tall4Code };
 
-/** Rows and columns of the register tile of one invocation. */
+/** Columns of the register tile of one invocation, and its rows in the shader for any sizes. */
 const TILE = 8;
+/** Invocations of a workgroup of the shader for any sizes. */
 const INVOCATIONS = 32;
+/** Rows of a tile and invocations of a workgroup of the shaders that read vectors of four. */
+const VECTOR_TILE_ROWS = 16;
+const VECTOR_INVOCATIONS = 16;
 /** Tiles of a workgroup of the tall shaders. */
 const TALL_TILES = 4;
 
@@ -63,19 +70,19 @@ interface Strides {
   readonly bColumn: number;
 }
 
-/** The shader for any sizes, or the given one where its vectors of four fit. */
+/** Takes the given shader, which reads vectors of four, or the one for any sizes where there is none. */
 function product(
   name: string,
   tensors: MatmulTensors,
   sizes: Sizes,
   options: MatmulOptions,
-  { vectors, fits, strides }: { vectors: ShaderSource; fits: boolean; strides: Strides },
+  { vectors, strides }: { vectors: ShaderSource | null; strides: Strides },
 ): KernelCall[] {
-  const tiles = Math.ceil(sizes.rows / TILE) * Math.ceil(sizes.columns / TILE);
+  const tiles = Math.ceil(sizes.rows / (vectors ? VECTOR_TILE_ROWS : TILE)) * Math.ceil(sizes.columns / TILE);
   const epilogue = { accumulate: options.accumulate ? 1 : 0, alpha: options.alpha ?? 1 };
-  const shader = fits ? vectors : matmulShader;
-  const uniforms = layOutParams(shader, fits ? { ...sizes, ...epilogue } : { ...sizes, ...strides, ...epilogue });
-  const workgroups = foldWorkgroups(Math.ceil(tiles / INVOCATIONS));
+  const shader = vectors ?? matmulShader;
+  const uniforms = layOutParams(shader, vectors ? { ...sizes, ...epilogue } : { ...sizes, ...strides, ...epilogue });
+  const workgroups = foldWorkgroups(Math.ceil(tiles / (vectors ? VECTOR_INVOCATIONS : INVOCATIONS)));
   return [{ ...describe(name, shader, tensors, sizes), uniforms, workgroups }];
 }
 
@@ -87,8 +94,7 @@ export function matmulNT(tensors: MatmulTensors, options: MatmulOptions = {}): K
   expectShape('matmulNT', 'c', tensors.c, [rows, columns]);
   const strides = { aRow: inner, aInner: 1, bInner: 1, bColumn: inner };
   return product('matmul-nt', tensors, { rows, columns, inner }, options, {
-    vectors: ntMatmulShader,
-    fits: inner % 4 === 0,
+    vectors: inner % 4 !== 0 ? null : columns % 4 === 0 ? ntMatmulShader : ntOddMatmulShader,
     strides,
   });
 }
@@ -101,8 +107,7 @@ export function matmulNN(tensors: MatmulTensors, options: MatmulOptions = {}): K
   expectShape('matmulNN', 'c', tensors.c, [rows, columns]);
   const strides = { aRow: inner, aInner: 1, bInner: columns, bColumn: 1 };
   return product('matmul-nn', tensors, { rows, columns, inner }, options, {
-    vectors: nnMatmulShader,
-    fits: inner % 4 === 0 && columns % 4 === 0,
+    vectors: inner % 4 === 0 && columns % 4 === 0 ? nnMatmulShader : null,
     strides,
   });
 }

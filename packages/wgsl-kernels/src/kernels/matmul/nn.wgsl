@@ -1,5 +1,7 @@
-// c = α·a·b (+ c) for a [M, K] and b [K, N] with K and N multiples of four: four steps of k at a time, eight columns of b as
-// two vec4, and 8×8 sums in registers. Rows beyond the edge are clamped for reading and skipped for writing.
+// c = α·a·b (+ c) for a [M, K] and b [K, N] with K and N multiples of four. An invocation keeps 16×8 sums in registers and takes
+// four steps of k at a time: mat4x4f(p0, p1, p2, p3) · x is four rows of b weighted by x. The tile is tall because software
+// adapters pay per load. Rows beyond the edge are clamped for reading and skipped by `store`, which store.wgsl gives after
+// this text.
 
 struct Params {
   rows: u32,
@@ -12,40 +14,38 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read_write> a: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> b: array<vec4f>;
-@group(0) @binding(3) var<storage, read_write> c: array<vec4f>;
 
-fn store(row: u32, column: u32, value: vec4f) {
-  let width = params.columns / 4u;
-  if (row < params.rows && column < width) {
-    let at = row * width + column;
-    if (params.accumulate != 0u) {
-      c[at] += params.alpha * value;
-    } else {
-      c[at] = params.alpha * value;
-    }
-  }
-}
-
-@compute @workgroup_size(32)
+@compute @workgroup_size(16)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) local: u32) {
-  let tile = (wg.y * groups.x + wg.x) * 32u + local;
-  let width = params.columns / 4u;
-  let tileColumns = (width + 1u) / 2u;
-  let row = (tile / tileColumns) * 8u;
-  let column = (tile % tileColumns) * 2u;
+  let tile = (wg.y * groups.x + wg.x) * 16u + local;
+  let tileColumns = (params.columns + 7u) / 8u;
+  let row = (tile / tileColumns) * 16u;
+  let column = (tile % tileColumns) * 8u;
   if (row >= params.rows) {
     return;
   }
   let inner = params.inner / 4u;
-  let second = min(column + 1u, width - 1u);
-  let a0 = min(row + 0u, params.rows - 1u) * inner;
-  let a1 = min(row + 1u, params.rows - 1u) * inner;
-  let a2 = min(row + 2u, params.rows - 1u) * inner;
-  let a3 = min(row + 3u, params.rows - 1u) * inner;
-  let a4 = min(row + 4u, params.rows - 1u) * inner;
-  let a5 = min(row + 5u, params.rows - 1u) * inner;
-  let a6 = min(row + 6u, params.rows - 1u) * inner;
-  let a7 = min(row + 7u, params.rows - 1u) * inner;
+  let lastRow = params.rows - 1u;
+  let a0 = min(row + 0u, lastRow) * inner;
+  let a1 = min(row + 1u, lastRow) * inner;
+  let a2 = min(row + 2u, lastRow) * inner;
+  let a3 = min(row + 3u, lastRow) * inner;
+  let a4 = min(row + 4u, lastRow) * inner;
+  let a5 = min(row + 5u, lastRow) * inner;
+  let a6 = min(row + 6u, lastRow) * inner;
+  let a7 = min(row + 7u, lastRow) * inner;
+  let a8 = min(row + 8u, lastRow) * inner;
+  let a9 = min(row + 9u, lastRow) * inner;
+  let a10 = min(row + 10u, lastRow) * inner;
+  let a11 = min(row + 11u, lastRow) * inner;
+  let a12 = min(row + 12u, lastRow) * inner;
+  let a13 = min(row + 13u, lastRow) * inner;
+  let a14 = min(row + 14u, lastRow) * inner;
+  let a15 = min(row + 15u, lastRow) * inner;
+  // In vectors of four: b's rows, and the two vectors of this tile in them.
+  let width = params.columns / 4u;
+  let first = column / 4u;
+  let second = min(first + 1u, width - 1u);
   var l0 = vec4f(); var h0 = vec4f();
   var l1 = vec4f(); var h1 = vec4f();
   var l2 = vec4f(); var h2 = vec4f();
@@ -54,43 +54,55 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   var l5 = vec4f(); var h5 = vec4f();
   var l6 = vec4f(); var h6 = vec4f();
   var l7 = vec4f(); var h7 = vec4f();
+  var l8 = vec4f(); var h8 = vec4f();
+  var l9 = vec4f(); var h9 = vec4f();
+  var l10 = vec4f(); var h10 = vec4f();
+  var l11 = vec4f(); var h11 = vec4f();
+  var l12 = vec4f(); var h12 = vec4f();
+  var l13 = vec4f(); var h13 = vec4f();
+  var l14 = vec4f(); var h14 = vec4f();
+  var l15 = vec4f(); var h15 = vec4f();
   for (var k = 0u; k < inner; k++) {
-    let at = k * 4u * width;
-    let p0 = b[at + 0u * width + column]; let q0 = b[at + 0u * width + second];
-    let p1 = b[at + 1u * width + column]; let q1 = b[at + 1u * width + second];
-    let p2 = b[at + 2u * width + column]; let q2 = b[at + 2u * width + second];
-    let p3 = b[at + 3u * width + column]; let q3 = b[at + 3u * width + second];
-    let x0 = a[a0 + k];
-    l0 = fma(vec4f(x0.x), p0, fma(vec4f(x0.y), p1, fma(vec4f(x0.z), p2, fma(vec4f(x0.w), p3, l0))));
-    h0 = fma(vec4f(x0.x), q0, fma(vec4f(x0.y), q1, fma(vec4f(x0.z), q2, fma(vec4f(x0.w), q3, h0))));
-    let x1 = a[a1 + k];
-    l1 = fma(vec4f(x1.x), p0, fma(vec4f(x1.y), p1, fma(vec4f(x1.z), p2, fma(vec4f(x1.w), p3, l1))));
-    h1 = fma(vec4f(x1.x), q0, fma(vec4f(x1.y), q1, fma(vec4f(x1.z), q2, fma(vec4f(x1.w), q3, h1))));
-    let x2 = a[a2 + k];
-    l2 = fma(vec4f(x2.x), p0, fma(vec4f(x2.y), p1, fma(vec4f(x2.z), p2, fma(vec4f(x2.w), p3, l2))));
-    h2 = fma(vec4f(x2.x), q0, fma(vec4f(x2.y), q1, fma(vec4f(x2.z), q2, fma(vec4f(x2.w), q3, h2))));
-    let x3 = a[a3 + k];
-    l3 = fma(vec4f(x3.x), p0, fma(vec4f(x3.y), p1, fma(vec4f(x3.z), p2, fma(vec4f(x3.w), p3, l3))));
-    h3 = fma(vec4f(x3.x), q0, fma(vec4f(x3.y), q1, fma(vec4f(x3.z), q2, fma(vec4f(x3.w), q3, h3))));
-    let x4 = a[a4 + k];
-    l4 = fma(vec4f(x4.x), p0, fma(vec4f(x4.y), p1, fma(vec4f(x4.z), p2, fma(vec4f(x4.w), p3, l4))));
-    h4 = fma(vec4f(x4.x), q0, fma(vec4f(x4.y), q1, fma(vec4f(x4.z), q2, fma(vec4f(x4.w), q3, h4))));
-    let x5 = a[a5 + k];
-    l5 = fma(vec4f(x5.x), p0, fma(vec4f(x5.y), p1, fma(vec4f(x5.z), p2, fma(vec4f(x5.w), p3, l5))));
-    h5 = fma(vec4f(x5.x), q0, fma(vec4f(x5.y), q1, fma(vec4f(x5.z), q2, fma(vec4f(x5.w), q3, h5))));
-    let x6 = a[a6 + k];
-    l6 = fma(vec4f(x6.x), p0, fma(vec4f(x6.y), p1, fma(vec4f(x6.z), p2, fma(vec4f(x6.w), p3, l6))));
-    h6 = fma(vec4f(x6.x), q0, fma(vec4f(x6.y), q1, fma(vec4f(x6.z), q2, fma(vec4f(x6.w), q3, h6))));
-    let x7 = a[a7 + k];
-    l7 = fma(vec4f(x7.x), p0, fma(vec4f(x7.y), p1, fma(vec4f(x7.z), p2, fma(vec4f(x7.w), p3, l7))));
-    h7 = fma(vec4f(x7.x), q0, fma(vec4f(x7.y), q1, fma(vec4f(x7.z), q2, fma(vec4f(x7.w), q3, h7))));
+    let at = k * params.columns;
+    let low = mat4x4f(b[at + first], b[at + width + first], b[at + 2u * width + first], b[at + 3u * width + first]);
+    let high = mat4x4f(b[at + second], b[at + width + second], b[at + 2u * width + second], b[at + 3u * width + second]);
+    let x0 = a[a0 + k]; l0 += low * x0; h0 += high * x0;
+    let x1 = a[a1 + k]; l1 += low * x1; h1 += high * x1;
+    let x2 = a[a2 + k]; l2 += low * x2; h2 += high * x2;
+    let x3 = a[a3 + k]; l3 += low * x3; h3 += high * x3;
+    let x4 = a[a4 + k]; l4 += low * x4; h4 += high * x4;
+    let x5 = a[a5 + k]; l5 += low * x5; h5 += high * x5;
+    let x6 = a[a6 + k]; l6 += low * x6; h6 += high * x6;
+    let x7 = a[a7 + k]; l7 += low * x7; h7 += high * x7;
+    let x8 = a[a8 + k]; l8 += low * x8; h8 += high * x8;
+    let x9 = a[a9 + k]; l9 += low * x9; h9 += high * x9;
+    let x10 = a[a10 + k]; l10 += low * x10; h10 += high * x10;
+    let x11 = a[a11 + k]; l11 += low * x11; h11 += high * x11;
+    let x12 = a[a12 + k]; l12 += low * x12; h12 += high * x12;
+    let x13 = a[a13 + k]; l13 += low * x13; h13 += high * x13;
+    let x14 = a[a14 + k]; l14 += low * x14; h14 += high * x14;
+    let x15 = a[a15 + k]; l15 += low * x15; h15 += high * x15;
   }
-  store(row + 0u, column, l0); store(row + 0u, column + 1u, h0);
-  store(row + 1u, column, l1); store(row + 1u, column + 1u, h1);
-  store(row + 2u, column, l2); store(row + 2u, column + 1u, h2);
-  store(row + 3u, column, l3); store(row + 3u, column + 1u, h3);
-  store(row + 4u, column, l4); store(row + 4u, column + 1u, h4);
-  store(row + 5u, column, l5); store(row + 5u, column + 1u, h5);
-  store(row + 6u, column, l6); store(row + 6u, column + 1u, h6);
-  store(row + 7u, column, l7); store(row + 7u, column + 1u, h7);
+  // A loop, since every copy of `store` costs time to compile.
+  var sums = array<vec4f, 32>(
+    l0, h0,
+    l1, h1,
+    l2, h2,
+    l3, h3,
+    l4, h4,
+    l5, h5,
+    l6, h6,
+    l7, h7,
+    l8, h8,
+    l9, h9,
+    l10, h10,
+    l11, h11,
+    l12, h12,
+    l13, h13,
+    l14, h14,
+    l15, h15,
+  );
+  for (var i = 0u; i < 16u; i++) {
+    store(row + i, column, sums[2u * i], sums[2u * i + 1u]);
+  }
 }
