@@ -36,7 +36,6 @@ function BeforeHelping({ state }: { state: TabState | null }) {
         refuseFile(check);
         return;
       }
-      helping.value = true;
       ask((remote) => remote.start());
     } finally {
       checking.value = false;

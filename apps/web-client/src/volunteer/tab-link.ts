@@ -1,6 +1,6 @@
 // The page's end of the worker: its snapshots as a signal, its calls, and what only a page can know: hidden, leaving,
 // battery. Nothing is trained, fetched or counted here.
-import { signal } from '@preact/signals';
+import { computed, signal } from '@preact/signals';
 import type { OwnLimits } from '@weft/protocol';
 import { type Remote, transfer, wrap } from 'comlink';
 import type { Fault, TabState, WorkerApi } from '../worker/api.ts';
@@ -13,8 +13,8 @@ export const tab = signal<TabState | null>(null);
 export const openingFault = signal<Fault | null>(null);
 /** Why this page paused by itself; null when it did not. */
 export const selfPaused = signal<string | null>(null);
-/** From Start to Stop, whatever the stage. */
-export const helping = signal(false);
+/** From Start to its end, whatever the stage, as the worker knows it. */
+export const helping = computed(() => openingFault.value === null && (tab.value?.helping ?? false));
 export const limits = signal<OwnLimits>(keptLimits());
 
 let worker: Remote<WorkerApi> | null = null;
@@ -75,15 +75,11 @@ export function connect(): void {
   channel.port1.onmessage = ({ data }: MessageEvent<TabState | { opening: Fault }>) => {
     if ('opening' in data) {
       openingFault.value = data.opening;
-      helping.value = false;
       return;
     }
     openingFault.value = null;
     tab.value = data;
-    if (data.stage === 'stopped' || data.stage === 'finished' || data.stage === 'failed') {
-      helping.value = false;
-      selfPaused.value = null;
-    }
+    if (!data.helping) selfPaused.value = null;
   };
   worker = wrap<WorkerApi>(thread);
   const runId = new URL(location.href).searchParams.get('run');

@@ -105,6 +105,8 @@ export interface TabState {
   readonly modelBytes: number | null;
   /** Bytes of it that were not kept from an earlier visit; null before that is known. */
   readonly missingBytes: number | null;
+  /** From start() until it has stopped, finished or failed, whatever the stage. */
+  readonly helping: boolean;
   /** Set while a large download waits for the volunteer's word. */
   readonly asksToDownload: boolean;
   readonly device: { readonly label: string; readonly software: boolean } | null;

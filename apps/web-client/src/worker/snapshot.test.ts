@@ -32,7 +32,14 @@ const session: SessionState = {
   error: null,
   outcome: null,
 };
-const facts = { leaving: [], storageNote: null, asksToDownload: false, missingBytes: 0, clockOrigin: 1_000_000 };
+const facts = {
+  leaving: [],
+  storageNote: null,
+  helping: true,
+  asksToDownload: false,
+  missingBytes: 0,
+  clockOrigin: 1_000_000,
+};
 
 describe('what the page is told', () => {
   it('turns the session’s clock into the calendar’s and keeps the losses in order', () => {

@@ -6,6 +6,7 @@ import type { LeavingField, RunFacts, TabState } from './api.ts';
 export interface TabFacts {
   readonly leaving: readonly LeavingField[];
   readonly storageNote: string | null;
+  readonly helping: boolean;
   readonly asksToDownload: boolean;
   readonly missingBytes: number | null;
   /** Date.now() at 0 of the session's clock. */
@@ -64,6 +65,7 @@ export function tabState(state: SessionState, facts: TabFacts): TabState {
     phaseEndsAt: phaseEndsAt === null ? null : phaseEndsAt + facts.clockOrigin,
     modelBytes: modelFiles?.reduce((sum, file) => sum + file.bytes, 0) ?? null,
     missingBytes: facts.missingBytes,
+    helping: facts.helping,
     asksToDownload: facts.asksToDownload,
     device: device && { label: deviceLabel(device), software: device.adapter.software },
     rank: proposal?.rank ?? null,

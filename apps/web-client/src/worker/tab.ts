@@ -41,7 +41,10 @@ export class Tab implements WorkerApi {
   #missingBytes: number | null = null;
   #asksToDownload = false;
   #looksUp = false;
+  /** Whether Start was pressed, and Stop not since: then trying again means going on with the work. */
   #startWanted = false;
+  /** Whether the session works on it now. */
+  #helping = false;
   #data: SessionData = { kind: 'task', task: null };
   #pushTimer: ReturnType<typeof setTimeout> | null = null;
   #pushedAt = 0;
@@ -147,10 +150,16 @@ export class Tab implements WorkerApi {
     this.#startWanted = true;
     this.#allowDownload();
     this.#begin();
-    this.#opening?.then(
-      () => this.#session?.start().catch(shown),
-      () => undefined,
-    );
+    this.#setHelping(true);
+    this.#opening
+      ?.then(() => this.#session?.start())
+      .catch(shown)
+      .finally(() => this.#setHelping(false));
+  }
+
+  #setHelping(helping: boolean): void {
+    this.#helping = helping;
+    this.#push();
   }
 
   pause(): void {
@@ -221,6 +230,7 @@ export class Tab implements WorkerApi {
     return {
       leaving: this.#leaving,
       storageNote: this.#storageNote,
+      helping: this.#helping,
       asksToDownload: this.#asksToDownload,
       missingBytes: this.#missingBytes,
       clockOrigin: performance.timeOrigin,
@@ -247,5 +257,5 @@ export class Tab implements WorkerApi {
   }
 }
 
-/** For promises whose failure the session's snapshot already tells. */
+/** For promises whose failure the page is told of already. */
 const shown = (): void => undefined;
