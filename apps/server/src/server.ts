@@ -188,7 +188,10 @@ function createSockets(app: FastifyInstance, deps: Parameters<typeof serveVolunt
   return {
     async close() {
       throttle.close();
-      await io.close();
+      const closed = io.close();
+      // It waits for the HTTP server, which waits for connections that browsers keep open for more than a minute.
+      app.server.closeAllConnections();
+      await closed;
     },
   };
 }
