@@ -16,13 +16,15 @@ import type { Gpu } from '../../runtime/device.ts';
 import { EPSILON, expectWithin, openTestGpu, randomNumbers, runKernel } from '../../testing/index.ts';
 import { attentionBackward, attentionForward } from './attention.ts';
 
-// Few head sizes, since each is a pipeline of its own; odd ones, grouped heads, one position, more queries than a workgroup.
+// Few head sizes, since each is a pipeline of its own; odd ones, one too large to be written out, grouped heads, one position,
+// more queries than a workgroup.
 const shapes: AttentionShape[] = [
   { batch: 1, sequence: 1, heads: 1, kvHeads: 1, headSize: 1 },
   { batch: 2, sequence: 37, heads: 4, kvHeads: 2, headSize: 8 },
   { batch: 3, sequence: 13, heads: 6, kvHeads: 2, headSize: 7 },
   { batch: 1, sequence: 65, heads: 3, kvHeads: 3, headSize: 16 },
-  { batch: 1, sequence: 19, heads: 2, kvHeads: 1, headSize: 64 },
+  { batch: 1, sequence: 19, heads: 2, kvHeads: 1, headSize: 32 },
+  { batch: 1, sequence: 9, heads: 2, kvHeads: 2, headSize: 72 },
 ];
 
 const label = ({ batch, sequence, heads, kvHeads, headSize }: AttentionShape): string =>

@@ -14,11 +14,15 @@ const SCALAR_PART = 'alias Part = f32;\nfn part_dot(a: Part, b: Part) -> f32 { r
 const HEAD_LOOP = /for \(var d = 0u; d < HEAD_SIZE; d\+\+\) \{([^{}]*)\}/g;
 const HEAD_ARRAY = /var (\w+): array<Part, HEAD_SIZE>;/g;
 
+/** Written out further, a shader takes longer to compile than it saves: at 32 parts already some 15 seconds more. */
+const MOST_PARTS_WRITTEN_OUT = 16;
+
 /**
  * The shader with its loops over a head's parts written out and its arrays of parts as variables: not every compiler
- * unrolls, and an array that is indexed at run time lives in memory instead of registers.
+ * unrolls, and an array that is indexed at run time lives in memory instead of registers. Large heads stay as they are.
  */
 function unrollHead(text: string, parts: number): string {
+  if (parts > MOST_PARTS_WRITTEN_OUT) return text.replaceAll('HEAD_SIZE', `${parts}u`);
   const each = (write: (part: number) => string) => Array.from({ length: parts }, (_, part) => write(part)).join('');
   return text
     .replace(HEAD_ARRAY, (_, name: string) => each((part) => `var ${name}_${part}: Part; `))
