@@ -1,4 +1,4 @@
-// x += y, element by element: the residual connections.
+// out = x + y, element by element: the residual connections.
 
 struct Params {
   count: u32,
