@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from '@playwright/test';
 import { VolunteerTab } from '@weft/e2e/fleet';
+import { ROUTES } from '@weft/protocol';
 import { createRun, signIn } from '../tests/support/admin-page.ts';
 import { WeftServer } from '../tests/support/weft-server.ts';
 import { COLUMN, LARGE, PHONE, picture } from './picture.ts';
@@ -46,7 +47,7 @@ test('every state of both pages', async ({ browser }) => {
       'Run by': 'the Weft authors',
       Purpose: 'Help teach a small language model to answer in one or two words.',
       Ranks: '4, 8, 16',
-      Rounds: '4',
+      Rounds: '6',
       Goal: '3',
       Minimum: '3',
       'Steps a round': '8',
@@ -76,7 +77,7 @@ test('every state of both pages', async ({ browser }) => {
     '--state-dir',
     join(folder, 'evaluator'),
   ];
-  evaluator = spawn(process.execPath, args, { stdio: 'ignore' });
+  evaluator = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'inherit'] });
 
   const open = async (name: string, maxRank: number, task: string) => {
     const tab = await VolunteerTab.open(browser, server.url, { name, maxRank, task });
@@ -110,7 +111,13 @@ test('every state of both pages', async ({ browser }) => {
 
   const committed = (round: number) =>
     admin.locator(`[data-testid="round-row"][data-round="${round}"][data-outcome="committed"]`);
+  const measured = async (version: number) => {
+    const { runs } = (await (await server.get(ROUTES.runs)).json()) as { runs: { runId: string }[] };
+    const events = await (await server.get(ROUTES.events(runs.at(-1)?.runId ?? ''))).text();
+    return events.includes(`"type":"evaluated","version":${version}`);
+  };
   await expect(committed(2)).toBeVisible({ timeout: 300_000 });
+  await expect.poll(() => measured(2), { timeout: 300_000 }).toBe(true);
   await expect(first.page.getByTestId('status')).toContainText('step', { timeout: 120_000 });
   await picture(first.page, 'volunteer-training', COLUMN);
   await picture(admin, 'admin-running', { width: 1280, height: 1000 });
@@ -124,7 +131,7 @@ test('every state of both pages', async ({ browser }) => {
   await server.start();
   await second.page.getByRole('button', { name: 'Resume' }).click();
 
-  await expect(admin.getByTestId('outcome')).toContainText('Committed 4 rounds', { timeout: 400_000 });
+  await expect(admin.getByTestId('outcome')).toContainText(/Committed 6 rounds; held-out loss/, { timeout: 400_000 });
   await expect(first.page.getByTestId('totals').first()).toContainText('helped');
   await picture(first.page, 'volunteer-finished', COLUMN);
   await picture(admin, 'admin-completed', { width: 1280, height: 1000 });
