@@ -6,8 +6,28 @@ import { FormatError } from './errors.ts';
 export const PROJECTIONS = ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj'] as const;
 export type Projection = (typeof PROJECTIONS)[number];
 
-export interface LlamaConfig {
-  readonly architecture: 'LlamaForCausalLM';
+/** Families whose blocks the trainer computes. They differ in biases, norms of queries and keys, and attention windows. */
+export const ARCHITECTURES = [
+  'LlamaForCausalLM',
+  'MistralForCausalLM',
+  'Qwen2ForCausalLM',
+  'Qwen3ForCausalLM',
+] as const;
+export type Architecture = (typeof ARCHITECTURES)[number];
+
+/** How the frequencies of the rotary embedding are stretched for longer contexts. */
+export type RopeScaling =
+  | { readonly kind: 'linear'; readonly factor: number }
+  | {
+      readonly kind: 'llama3';
+      readonly factor: number;
+      readonly lowFrequencyFactor: number;
+      readonly highFrequencyFactor: number;
+      readonly originalMaxPositions: number;
+    };
+
+export interface ModelConfig {
+  readonly architecture: Architecture;
   readonly hiddenSize: number;
   readonly intermediateSize: number;
   readonly layers: number;
@@ -18,6 +38,14 @@ export interface LlamaConfig {
   readonly maxPositions: number;
   readonly normEpsilon: number;
   readonly ropeTheta: number;
+  /** null: the plain rotary embedding. */
+  readonly ropeScaling: RopeScaling | null;
+  /** Projections that add a bias vector [out], named `….bias` beside `….weight`. */
+  readonly biases: readonly Projection[];
+  /** RMSNorm over each head of q and k before they are rotated (`self_attn.q_norm.weight`, `k_norm.weight`, both [headSize]). */
+  readonly queryKeyNorm: boolean;
+  /** For each layer: how many tokens back a query sees, itself included; null for all of them. */
+  readonly windows: readonly (number | null)[];
   readonly tiedEmbeddings: boolean;
   readonly bosTokenId: number | null;
   readonly eosTokenIds: readonly number[];
@@ -64,7 +92,7 @@ const unsupported = (what: string): FormatError =>
   );
 
 /** Parses the text of config.json. Throws FormatError 'model-config' or 'unsupported-architecture'. */
-export function parseModelConfig(text: string): LlamaConfig {
+export function parseModelConfig(text: string): ModelConfig {
   let document: unknown;
   try {
     document = JSON.parse(text);
@@ -110,7 +138,7 @@ export function parseModelConfig(text: string): LlamaConfig {
   }
   const eos = config.eos_token_id ?? [];
   return {
-    architecture,
+    architecture: 'LlamaForCausalLM',
     hiddenSize: config.hidden_size,
     intermediateSize: config.intermediate_size,
     layers: config.num_hidden_layers,
@@ -121,6 +149,10 @@ export function parseModelConfig(text: string): LlamaConfig {
     maxPositions: config.max_position_embeddings,
     normEpsilon: config.rms_norm_eps,
     ropeTheta: config.rope_theta ?? config.rope_parameters?.rope_theta ?? 10_000,
+    ropeScaling: null,
+    biases: [],
+    queryKeyNorm: false,
+    windows: Array.from({ length: config.num_hidden_layers }, () => null),
     tiedEmbeddings: config.tie_word_embeddings,
     bosTokenId: config.bos_token_id ?? null,
     eosTokenIds: typeof eos === 'number' ? [eos] : eos,
@@ -137,7 +169,7 @@ export interface LoraTarget {
 }
 
 /** The adaptable layers of these projections, layer by layer. */
-export function loraTargets(config: LlamaConfig, projections: readonly Projection[] = PROJECTIONS): LoraTarget[] {
+export function loraTargets(config: ModelConfig, projections: readonly Projection[] = PROJECTIONS): LoraTarget[] {
   const { hiddenSize, intermediateSize } = config;
   const query = config.heads * config.headSize;
   const key = config.kvHeads * config.headSize;
@@ -160,7 +192,7 @@ export function loraTargets(config: LlamaConfig, projections: readonly Projectio
 }
 
 /** Every tensor the checkpoint must hold, with its shape. */
-export function modelTensors(config: LlamaConfig): { name: string; shape: number[] }[] {
+export function modelTensors(config: ModelConfig): { name: string; shape: number[] }[] {
   const { hiddenSize, vocabSize, layers } = config;
   const norms = Array.from({ length: layers }, (_, layer) => [
     { name: `model.layers.${layer}.input_layernorm.weight`, shape: [hiddenSize] },
@@ -176,5 +208,5 @@ export function modelTensors(config: LlamaConfig): { name: string; shape: number
 }
 
 /** Number of parameters of the checkpoint, a tied head counted once. */
-export const parameterCount = (config: LlamaConfig): number =>
+export const parameterCount = (config: ModelConfig): number =>
   modelTensors(config).reduce((sum, { shape }) => sum + shape.reduce((product, length) => product * length, 1), 0);

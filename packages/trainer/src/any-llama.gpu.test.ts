@@ -1,7 +1,7 @@
 // Any Llama, not only the two with golden values: odd sizes, a head of its own, one key-value head, ranks that differ, some
 // projections left out. Held to a forward pass in plain float64 written here, and gradients by its central differences.
 import {
-  type LlamaConfig,
+  type ModelConfig,
   type LoraAdapter,
   type LoraFactors,
   modelTensors,
@@ -49,7 +49,7 @@ function rotated(x: Matrix, headSize: number, theta: number): number[][] {
   );
 }
 
-function attended(q: Matrix, k: Matrix, v: Matrix, { heads, kvHeads, headSize }: LlamaConfig): number[][] {
+function attended(q: Matrix, k: Matrix, v: Matrix, { heads, kvHeads, headSize }: ModelConfig): number[][] {
   const part = (row: readonly number[] | undefined, head: number) =>
     (row ?? []).slice(head * headSize, (head + 1) * headSize);
   return q.map((query, t) =>
@@ -66,7 +66,7 @@ function attended(q: Matrix, k: Matrix, v: Matrix, { heads, kvHeads, headSize }:
 }
 
 /** Cross-entropies of the labelled targets of one example. */
-function losses(config: LlamaConfig, weights: Weights, adapter: Adapter64, { inputIds, labels }: Example): number[] {
+function losses(config: ModelConfig, weights: Weights, adapter: Adapter64, { inputIds, labels }: Example): number[] {
   const weight = (name: string) => weights.get(name) ?? [];
   const norm = (y: Matrix, name: string) => normed(y, weight(`${name}.weight`)[0] ?? [], config.normEpsilon);
   const linear = (x: Matrix, module: string): number[][] => {
@@ -118,7 +118,7 @@ function randomModel(config: object, seed: string): BaseModel {
 }
 
 /** An adapter whose B is not zero, so that A has a gradient too. */
-function randomAdapter(config: LlamaConfig, spec: AdapterSpec): LoraAdapter {
+function randomAdapter(config: ModelConfig, spec: AdapterSpec): LoraAdapter {
   const start = initialAdapter(config, spec, 'odd');
   const random = seededRandom('b');
   const matrices = [...start.matrices].map(([module, own]): [string, LoraFactors] => [

@@ -1,5 +1,5 @@
 // `weft doctor`: what this machine's GPU is, what it reaches, and what rank it would train a model at.
-import { type LlamaConfig, PROJECTIONS, parameterCount } from '@weft/formats';
+import { type ModelConfig, PROJECTIONS, parameterCount } from '@weft/formats';
 import { GpuModel, NO_LIMITS, plannedMemory, type RankVerdict, rankVerdicts } from '@weft/trainer';
 import { type Gpu, type MeasuredPeaks, measurePeaks } from '@weft/wgsl-kernels';
 import { action, formatBytes, type Io, table } from '../command.ts';
@@ -101,7 +101,7 @@ async function planModel(gpu: Gpu, onGpu: GpuModel, io: Io): Promise<ModelPlan> 
 }
 
 /** No matrix of the model has a higher rank than its hidden size. */
-const ranksFor = (config: LlamaConfig): number[] => RANKS.filter((rank) => rank <= config.hiddenSize);
+const ranksFor = (config: ModelConfig): number[] => RANKS.filter((rank) => rank <= config.hiddenSize);
 
 function describePlan(folder: string, { parameters, shape, memory, verdicts, rank }: ModelPlan): string[] {
   const heading = ['rank', 'total', 'weights', 'activations', 'logits', 'gradients', 'adapter', 'optimiser', 'rest'];

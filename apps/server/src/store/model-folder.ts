@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import { open, readFile, stat } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import {
-  type LlamaConfig,
+  type ModelConfig,
   modelTensors,
   parameterCount,
   parseModelConfig,
@@ -18,7 +18,7 @@ import { describeFile, type ServedFile } from './manifest.ts';
 export const MODEL_FILES = ['config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json'] as const;
 
 export interface ModelFolder {
-  readonly config: LlamaConfig;
+  readonly config: ModelConfig;
   readonly model: Manifest['model'];
   readonly files: readonly ServedFile[];
 }
@@ -40,7 +40,7 @@ async function readHeader(path: string): Promise<SafetensorsHeader> {
   }
 }
 
-function checkWeights(header: SafetensorsHeader, config: LlamaConfig, path: string): void {
+function checkWeights(header: SafetensorsHeader, config: ModelConfig, path: string): void {
   for (const { name, shape } of modelTensors(config)) {
     const entry = header.entries.get(name);
     if (!entry) {

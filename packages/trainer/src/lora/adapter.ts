@@ -1,7 +1,7 @@
 // The adapter in training: which matrices it adapts at which rank, and its first values.
 import {
   alphaOf,
-  type LlamaConfig,
+  type ModelConfig,
   type LoraAdapter,
   type LoraFactors,
   loraTargets,
@@ -40,7 +40,7 @@ export function plainSpec(
 }
 
 /** The matrices a spec adapts. A rank is cut to the smaller side of its matrix, keeping the scale. */
-export function adaptedMatrices(config: LlamaConfig, spec: AdapterSpec): AdaptedMatrix[] {
+export function adaptedMatrices(config: ModelConfig, spec: AdapterSpec): AdaptedMatrix[] {
   return loraTargets(config, spec.targets).map(({ module, in: columns, out }) => {
     const asked = rankOf(spec, module);
     const scale = scaleOf(alphaOf(spec, module), asked);
@@ -56,7 +56,7 @@ export const factorBytes = (matrices: readonly AdaptedMatrix[]): number =>
 /**
  * First values: B = 0, A uniform in ±1/√in (Kaiming with a = √5, as PEFT), seeded by (seed, tensor name). ΔW starts at 0.
  */
-export function initialAdapter(config: LlamaConfig, spec: AdapterSpec, seed: string): LoraAdapter {
+export function initialAdapter(config: ModelConfig, spec: AdapterSpec, seed: string): LoraAdapter {
   const matrices = adaptedMatrices(config, spec).map((matrix): LoraFactors => {
     const random = seededRandom(seed, matrix.module);
     const bound = 1 / Math.sqrt(matrix.in);
@@ -67,7 +67,7 @@ export function initialAdapter(config: LlamaConfig, spec: AdapterSpec, seed: str
 }
 
 /** Reads a start blob (PEFT names) and proves that it has the granted ranks. Throws TrainerError 'rank-mismatch' or FormatError. */
-export function adapterFromBlob(config: LlamaConfig, spec: AdapterSpec, blob: Uint8Array): LoraAdapter {
+export function adapterFromBlob(config: ModelConfig, spec: AdapterSpec, blob: Uint8Array): LoraAdapter {
   const wanted = adaptedMatrices(config, spec);
   const exact = {
     rank: spec.rank,
@@ -91,7 +91,7 @@ export function adapterFromBlob(config: LlamaConfig, spec: AdapterSpec, blob: Ui
 }
 
 /** Throws TrainerError 'adapter-model' naming the first matrix that the model does not have in this shape. */
-export function checkAdapter(config: LlamaConfig, adapter: LoraAdapter): void {
+export function checkAdapter(config: ModelConfig, adapter: LoraAdapter): void {
   const known = new Map(loraTargets(config).map((target) => [target.module, target]));
   for (const { module, in: columns, out } of adapter.matrices.values()) {
     const target = known.get(module);

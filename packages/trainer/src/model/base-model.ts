@@ -1,7 +1,7 @@
 // A base model read from the files of a Hugging Face folder: configuration, float32 weights, tokenizer.
 import {
   FormatError,
-  type LlamaConfig,
+  type ModelConfig,
   modelTensors,
   parseModelConfig,
   readSafetensors,
@@ -11,7 +11,7 @@ import { TrainerError } from '../errors.ts';
 import { loadTokenizer, type TextTokenizer } from './tokenizer.ts';
 
 export interface BaseModel {
-  readonly config: LlamaConfig;
+  readonly config: ModelConfig;
   /** Every tensor of modelTensors(config), float32, by Hugging Face name. */
   readonly weights: ReadonlyMap<string, Float32Array>;
   /** null when the folder has no tokenizer: enough for rows that are already tokens. */

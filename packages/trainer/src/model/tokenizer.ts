@@ -1,6 +1,6 @@
 // Text to tokens and back, by the checkpoint's own tokenizer files.
 import { Tokenizer } from '@huggingface/tokenizers';
-import { FormatError, type LlamaConfig } from '@weft/formats';
+import { FormatError, type ModelConfig } from '@weft/formats';
 import { z } from 'zod';
 
 export interface TextTokenizer {
@@ -41,7 +41,7 @@ const contentOf = (token: unknown): string | null => {
 export function loadTokenizer(
   tokenizerJson: Uint8Array,
   tokenizerConfig: Uint8Array,
-  model: LlamaConfig,
+  model: ModelConfig,
 ): TextTokenizer {
   const config = parse('tokenizer_config.json', tokenizerConfig);
   let tokenizer: Tokenizer;

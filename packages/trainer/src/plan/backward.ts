@@ -1,6 +1,6 @@
 // The backward pass: from the gradient of the last hidden states down to the factors of the first block. Nothing flows
 // below the first block's factors, since the embedding is frozen.
-import type { LlamaConfig } from '@weft/formats';
+import type { ModelConfig } from '@weft/formats';
 import {
   attentionBackward,
   type KernelCall,
@@ -15,7 +15,7 @@ import { type Graph, linearBackward } from './linear.ts';
 
 function blockBackward(
   graph: Graph,
-  config: LlamaConfig,
+  config: ModelConfig,
   index: number,
   refs: LayerRefs,
   grads: BackwardRefs,
@@ -90,7 +90,7 @@ function blockBackward(
 }
 
 /** Gradients of all factors into `grads`, from the gradient of the normed hidden states in `dnormed`. */
-export function backwardCalls(graph: Graph, config: LlamaConfig, grads: BackwardRefs): KernelCall[] {
+export function backwardCalls(graph: Graph, config: ModelConfig, grads: BackwardRefs): KernelCall[] {
   const t = graph.source.get.bind(graph.source);
   const { layers, last, rstd } = graph.layout.forward;
   return [

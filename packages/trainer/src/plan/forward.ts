@@ -1,5 +1,5 @@
 // The forward pass of a Llama decoder as kernel calls.
-import type { LlamaConfig } from '@weft/formats';
+import type { ModelConfig } from '@weft/formats';
 import {
   add,
   attentionForward,
@@ -16,12 +16,12 @@ import type { LayerRefs } from './layout.ts';
 import { type Graph, linearForward } from './linear.ts';
 
 /** Sizes the attention kernels want. */
-export function attentionSizes(config: LlamaConfig, graph: Graph) {
+export function attentionSizes(config: ModelConfig, graph: Graph) {
   const { heads, kvHeads, headSize } = config;
   return { ...graph.layout.shape, heads, kvHeads, headSize };
 }
 
-function blockForward(graph: Graph, config: LlamaConfig, index: number, refs: LayerRefs): KernelCall[] {
+function blockForward(graph: Graph, config: ModelConfig, index: number, refs: LayerRefs): KernelCall[] {
   const { layers, last, branch: branchRef, cos, sin } = graph.layout.forward;
   const t = graph.source.get.bind(graph.source);
   const name = `model.layers.${index}`;
@@ -59,7 +59,7 @@ function blockForward(graph: Graph, config: LlamaConfig, index: number, refs: La
 }
 
 /** Token ids to the normed hidden states [N, D]. */
-export function hiddenStates(graph: Graph, config: LlamaConfig): KernelCall[] {
+export function hiddenStates(graph: Graph, config: ModelConfig): KernelCall[] {
   const { ids, layers, last, normed, rstd } = graph.layout.forward;
   const t = graph.source.get.bind(graph.source);
   const first = t(layers[0]?.x ?? last);
@@ -74,11 +74,11 @@ export function hiddenStates(graph: Graph, config: LlamaConfig): KernelCall[] {
 }
 
 /** The language-model head: a matrix of its own, or the embedding table. */
-export const headName = (config: LlamaConfig): string =>
+export const headName = (config: ModelConfig): string =>
   config.tiedEmbeddings ? 'model.embed_tokens.weight' : 'lm_head.weight';
 
 /** Loss of every row and their sum in the report; with the gradient to the hidden states in `dnormed` when training. */
-export function lossCalls(graph: Graph, config: LlamaConfig): KernelCall[] {
+export function lossCalls(graph: Graph, config: ModelConfig): KernelCall[] {
   const { targets, normaliser, normed, logits, lossRows, report } = graph.layout.forward;
   const { backward } = graph.layout;
   const t = graph.source.get.bind(graph.source);

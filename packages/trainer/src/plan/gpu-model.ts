@@ -1,5 +1,5 @@
 // The base model's weights on the GPU, uploaded once and shared by every plan.
-import { type LlamaConfig, modelTensors } from '@weft/formats';
+import { type ModelConfig, modelTensors } from '@weft/formats';
 import { type Arena, ArenaPlan, type Gpu, GpuError, SLAB_BYTES, type Tensor, type TensorRef } from '@weft/wgsl-kernels';
 import type { BaseModel } from '../model/base-model.ts';
 
@@ -9,7 +9,7 @@ export const slabLimit = (gpu: Gpu): number =>
 
 /** Plans the weights of a model. `refs` go by Hugging Face name. Throws GpuError 'shape' for a tensor beyond `limit` bytes. */
 export function planWeights(
-  config: LlamaConfig,
+  config: ModelConfig,
   limit: number = SLAB_BYTES,
 ): { plan: ArenaPlan; refs: Map<string, TensorRef> } {
   const plan = new ArenaPlan(limit);
@@ -41,7 +41,7 @@ export class GpuModel {
     return new GpuModel(gpu, model, arena, refs);
   }
 
-  get config(): LlamaConfig {
+  get config(): ModelConfig {
     return this.model.config;
   }
 

@@ -1,6 +1,6 @@
 // Every tensor of a training step or a forward pass, planned before anything is allocated. What this file plans is what
 // the arena allocates, to the byte.
-import type { LlamaConfig } from '@weft/formats';
+import type { ModelConfig } from '@weft/formats';
 import { ADAMW_HYPER_SIZE, ArenaPlan, NORM_PARTIALS, type TensorRef } from '@weft/wgsl-kernels';
 import type { AdaptedMatrix } from '../lora/adapter.ts';
 
@@ -119,7 +119,7 @@ function placeFactors(matrices: readonly AdaptedMatrix[]): { places: Map<string,
  * optimiser state; otherwise blocks share their activations. Throws GpuError 'shape' when a tensor is beyond `slabLimit` bytes.
  */
 export function planLayout(
-  config: LlamaConfig,
+  config: ModelConfig,
   matrices: readonly AdaptedMatrix[],
   shape: StepShape,
   options: { training: boolean; slabLimit?: number },

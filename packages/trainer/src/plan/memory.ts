@@ -1,5 +1,5 @@
 // Memory is computed, not discovered: the exact bytes of everything a plan will create, before it creates anything.
-import type { LlamaConfig } from '@weft/formats';
+import type { ModelConfig } from '@weft/formats';
 import { type KernelCall, type TensorRef, uniformBytes } from '@weft/wgsl-kernels';
 import type { AdaptedMatrix } from '../lora/adapter.ts';
 import { planWeights } from './gpu-model.ts';
@@ -28,7 +28,7 @@ const sum = (refs: readonly (TensorRef | null)[]): number =>
 
 /** What a training step on this model takes. Throws GpuError 'shape' when a tensor is beyond `slabLimit` bytes. */
 export function planMemory(
-  config: LlamaConfig,
+  config: ModelConfig,
   matrices: readonly AdaptedMatrix[],
   shape: StepShape,
   slabLimit?: number,

@@ -1,6 +1,6 @@
 // One training step as one recorded plan: forward, loss, backward, gradient norm, AdamW. Made once for a shape and a
 // spec, replayed for every batch; a batch changes the content of four small tensors and nothing else.
-import type { LlamaConfig, LoraAdapter, LoraFactors } from '@weft/formats';
+import type { ModelConfig, LoraAdapter, LoraFactors } from '@weft/formats';
 import {
   type AdamwHyper,
   type Arena,
@@ -35,7 +35,7 @@ export interface StepOutcome {
 
 /** All calls of a step whose layout is for training; forward and loss only otherwise. */
 export function stepCalls(
-  config: LlamaConfig,
+  config: ModelConfig,
   graph: Graph,
   options: { update: boolean } = { update: true },
 ): KernelCall[] {
