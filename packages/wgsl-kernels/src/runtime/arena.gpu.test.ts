@@ -13,7 +13,9 @@ describe('arena', () => {
   it('allocates exactly the bytes it planned, zeroed, and gives them back', async () => {
     const plan = new ArenaPlan(4096);
     const refs = [1, 64, 65, 1000, 1024, 7].map((count, i) => plan.tensor(`t${i}`, [count]));
-    expect(plan.rows()).toEqual([256, 256, 512, 4096, 4096, 256].map((bytes, i) => ({ name: `t${i}`, bytes })));
+    expect(plan.rows()).toEqual(
+      [256, 256, 512, 4096, 4096, 256].map((bytes, i) => ({ name: `t${i}`, bytes, shared: false })),
+    );
     const before = gpu.counters.bufferBytes;
     const arena = await plan.allocate(gpu);
     expect(gpu.counters.bufferBytes - before).toBe(plan.bytes);

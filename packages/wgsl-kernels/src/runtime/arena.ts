@@ -1,28 +1,19 @@
-// Memory is planned first and allocated after, exactly as planned: tensors are packed into slabs no larger than what one
-// binding may cover. Kernels bind every tensor as read-write storage, because WebGPU forbids one buffer to be both
-// read-only and writable in a dispatch, and tensors of one dispatch may share a slab.
+// Memory is planned first and allocated after, exactly as planned. A planned tensor is symbolic: it has a shape and no
+// buffer, and kernel calls can be built from it. Tensors declared `shared` live only from the first call that binds them
+// to the last, and those whose lives do not overlap get the same bytes. Everything is packed into slabs no larger than
+// what one binding may cover. Kernels bind every tensor as read-write storage, because WebGPU forbids one buffer to be
+// both read-only and writable in a dispatch, and tensors of one dispatch may share a slab.
 import type { Gpu } from './device.ts';
 import { GpuError } from './errors.ts';
-import { BINDING_ALIGNMENT, type ElementType, elementsOf, type Tensor } from './tensor.ts';
+import { alignBytes, type Life, type Placed, packByLife } from './packing.ts';
+import type { KernelCall } from './plan.ts';
+import { type ElementType, elementsOf, type Tensor } from './tensor.ts';
 
 /** The default limit of a storage binding, and so of a slab: 128 MiB. */
 export const SLAB_BYTES = 128 * 1024 * 1024;
 
-const align = (bytes: number): number => Math.ceil(bytes / BINDING_ALIGNMENT) * BINDING_ALIGNMENT;
-
-/** A tensor that is planned but not allocated. */
-export interface TensorRef {
-  readonly name: string;
-  readonly type: ElementType;
-  readonly shape: readonly number[];
-  readonly bytes: number;
-}
-
-interface Placement {
-  readonly ref: TensorRef;
-  readonly slab: number;
-  readonly offset: number;
-}
+/** A planned tensor: kernel calls are built from it, an {@link Arena} gives it a buffer. */
+export type TensorRef = Tensor;
 
 /** Where planned tensors are looked up: an arena, or a plan that only describes them. */
 export interface TensorSource {
@@ -30,22 +21,36 @@ export interface TensorSource {
   get(ref: TensorRef): Tensor;
 }
 
-/** Stands for a buffer where kernel calls are only described and counted, never recorded. */
-const NO_BUFFER = Object.freeze({}) as GPUBuffer;
+interface Planned {
+  readonly ref: TensorRef;
+  readonly shared: boolean;
+}
 
 export class ArenaPlan {
   readonly #slabLimit: number;
-  readonly #placements: Placement[] = [];
-  readonly #slabs: number[] = [];
+  /** By the symbolic buffer of the tensor, which its views have too. */
+  readonly #planned = new Map<GPUBuffer, Planned>();
+  #lives: ReadonlyMap<GPUBuffer, Life> = new Map();
+  #packed: { places: ReadonlyMap<GPUBuffer, Placed>; slabs: readonly number[] } | null = null;
 
   /** @param slabLimit largest buffer in bytes; at most the device's binding limit */
   constructor(slabLimit: number = SLAB_BYTES) {
     this.#slabLimit = slabLimit;
   }
 
-  /** Plans a tensor. Throws GpuError 'shape' for an empty one or one larger than a slab. */
-  tensor(name: string, shape: readonly number[], type: ElementType = 'f32'): TensorRef {
-    const bytes = 4 * elementsOf(shape);
+  /**
+   * Plans a tensor. A `shared` one holds its content only between the first and the last call given to
+   * {@link shareMemory} that binds it, and the first of them must write all that is read later. Throws GpuError 'shape'
+   * for an empty tensor or one larger than a slab.
+   */
+  tensor(
+    name: string,
+    shape: readonly number[],
+    type: ElementType = 'f32',
+    { shared = false }: { shared?: boolean } = {},
+  ): TensorRef {
+    const elements = elementsOf(shape);
+    const bytes = 4 * elements;
     if (!(bytes > 0) || !shape.every((size) => Number.isInteger(size))) {
       throw new GpuError('shape', `${name}: [${shape}] is not the shape of a tensor.`);
     }
@@ -55,43 +60,67 @@ export class ArenaPlan {
         `${name} [${shape}] takes ${bytes} bytes; a tensor may have at most ${this.#slabLimit}.`,
       );
     }
-    const ref = { name, type, shape: [...shape], bytes };
-    const size = align(bytes);
-    let slab = this.#slabs.findIndex((used) => used + size <= this.#slabLimit);
-    if (slab < 0) slab = this.#slabs.push(0) - 1;
-    const offset = this.#slabs[slab] ?? 0;
-    this.#slabs[slab] = offset + size;
-    this.#placements.push({ ref, slab, offset });
+    const buffer = Object.freeze({ label: name }) as GPUBuffer;
+    const ref: TensorRef = { name, type, shape: [...shape], elements, bytes, buffer, offset: 0 };
+    this.#planned.set(buffer, { ref, shared });
+    this.#packed = null;
     return ref;
+  }
+
+  /** Lets shared tensors whose lives among these calls, in their order, do not overlap lie in the same bytes. */
+  shareMemory(calls: readonly KernelCall[]): void {
+    const lives = new Map<GPUBuffer, Life>();
+    for (const [i, { bindings }] of calls.entries()) {
+      for (const { buffer } of bindings) {
+        if (this.#planned.get(buffer)?.shared) lives.set(buffer, { first: lives.get(buffer)?.first ?? i, last: i });
+      }
+    }
+    this.#lives = lives;
+    this.#packed = null;
   }
 
   /** Exact bytes of the buffers that {@link allocate} creates. */
   get bytes(): number {
-    return this.#slabs.reduce((sum, size) => sum + size, 0);
+    return this.#pack().slabs.reduce((sum, size) => sum + size, 0);
   }
 
-  /** Every tensor with the bytes it takes, padding included, in the order planned. */
-  rows(): { name: string; bytes: number }[] {
-    return this.#placements.map(({ ref }) => ({ name: ref.name, bytes: align(ref.bytes) }));
+  /** Exact bytes of the part in which shared tensors lie. */
+  get sharedBytes(): number {
+    return this.bytes - this.rows().reduce((sum, { bytes, shared }) => sum + (shared ? 0 : bytes), 0);
+  }
+
+  /** Every tensor with the bytes it takes, padding included, in the order planned; shared ones take them together. */
+  rows(): { name: string; bytes: number; shared: boolean }[] {
+    return [...this.#planned.values()].map(({ ref, shared }) => ({
+      name: ref.name,
+      bytes: alignBytes(ref.bytes),
+      shared: shared && this.#lives.has(ref.buffer),
+    }));
   }
 
   /** The tensors without memory, to describe kernel calls and count what they cost. Nothing of it can be recorded. */
   describe(): TensorSource {
-    const tensors = new Map(
-      this.#placements.map(({ ref, offset }) => [ref, { ...ref, elements: ref.bytes / 4, buffer: NO_BUFFER, offset }]),
+    return { get: (ref) => (this.#planned.has(ref.buffer) ? ref : notPlanned(ref)) };
+  }
+
+  #pack(): { places: ReadonlyMap<GPUBuffer, Placed>; slabs: readonly number[] } {
+    this.#packed ??= packByLife(
+      [...this.#planned].map(([key, { ref }]) => ({ key, bytes: ref.bytes, life: this.#lives.get(key) ?? null })),
+      this.#slabLimit,
     );
-    return { get: (ref) => tensors.get(ref) ?? notPlanned(ref) };
+    return this.#packed;
   }
 
   /** Creates the buffers, zeroed. Throws GpuError 'out-of-memory', with nothing left allocated. */
   async allocate(gpu: Gpu): Promise<Arena> {
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+    const { places, slabs: sizes } = this.#pack();
     const slabs: GPUBuffer[] = [];
     gpu.device.pushErrorScope('validation');
     gpu.device.pushErrorScope('out-of-memory');
     let thrown: unknown = null;
     try {
-      for (const [i, bytes] of this.#slabs.entries()) {
+      for (const [i, bytes] of sizes.entries()) {
         const slab = gpu.createBuffer(`slab ${i}`, bytes, usage);
         slabs.push(slab);
       }
@@ -113,13 +142,18 @@ export class ArenaPlan {
         { cause },
       );
     }
-    const tensors = new Map<TensorRef, Tensor>();
-    for (const { ref, slab, offset } of this.#placements) {
+    const buffers = new Map<GPUBuffer, BufferPlace>();
+    for (const [key, { slab, offset }] of places) {
       const buffer = slabs[slab];
-      if (buffer) tensors.set(ref, { ...ref, elements: ref.bytes / 4, buffer, offset });
+      if (buffer) buffers.set(key, { buffer, offset });
     }
-    return new Arena(gpu, slabs, tensors, this.bytes);
+    return new Arena(gpu, slabs, buffers, this.bytes);
   }
+}
+
+interface BufferPlace {
+  readonly buffer: GPUBuffer;
+  readonly offset: number;
 }
 
 export type TypedArray = Float32Array | Uint32Array | Int32Array;
@@ -133,18 +167,28 @@ export class Arena implements TensorSource {
   readonly bytes: number;
   readonly #gpu: Gpu;
   readonly #slabs: readonly GPUBuffer[];
-  readonly #tensors: ReadonlyMap<TensorRef, Tensor>;
+  readonly #places: ReadonlyMap<GPUBuffer, BufferPlace>;
 
-  constructor(gpu: Gpu, slabs: readonly GPUBuffer[], tensors: ReadonlyMap<TensorRef, Tensor>, bytes: number) {
+  constructor(gpu: Gpu, slabs: readonly GPUBuffer[], places: ReadonlyMap<GPUBuffer, BufferPlace>, bytes: number) {
     this.#gpu = gpu;
     this.#slabs = slabs;
-    this.#tensors = tensors;
+    this.#places = places;
     this.bytes = bytes;
   }
 
-  /** Throws GpuError 'shape' for a tensor that was planned elsewhere. */
+  /** A planned tensor, or a view of one, in its buffer. Throws GpuError 'shape' for a tensor that was planned elsewhere. */
   get(ref: TensorRef): Tensor {
-    return this.#tensors.get(ref) ?? notPlanned(ref);
+    return this.#place(ref) ?? notPlanned(ref);
+  }
+
+  /** The calls with every tensor of this arena in its buffer; tensors of others stay as they are. */
+  bind(calls: readonly KernelCall[]): KernelCall[] {
+    return calls.map((call) => ({ ...call, bindings: call.bindings.map((tensor) => this.#place(tensor) ?? tensor) }));
+  }
+
+  #place(ref: TensorRef): Tensor | null {
+    const place = this.#places.get(ref.buffer);
+    return place ? { ...ref, buffer: place.buffer, offset: place.offset + ref.offset } : null;
   }
 
   write(tensor: Tensor, data: TypedArray): void {

@@ -102,10 +102,11 @@ function wrapDevice(device: GPUDevice, adapter: AdapterSummary): Gpu {
     dispatches: 0,
   };
   let gone = false;
+  let closed = false;
   const lost = device.lost.then((info) => {
     gone = true;
-    // destroy() resolves `lost` too; nobody is waiting for that one.
-    if (info.reason === 'destroyed') return new Promise<never>(() => undefined);
+    // Our own destroy() resolves the device's promise too; nobody is waiting for that one.
+    if (closed) return new Promise<never>(() => undefined);
     return new GpuError(
       'device-lost',
       `The GPU was lost (${info.message || 'no reason given'}). Open a new device and go on from the last snapshot.`,
@@ -142,6 +143,7 @@ function wrapDevice(device: GPUDevice, adapter: AdapterSummary): Gpu {
     },
     destroy() {
       gone = true;
+      closed = true;
       for (const buffer of live.keys()) buffer.destroy();
       live.clear();
       counters.bufferBytes = 0;
