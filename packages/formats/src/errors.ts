@@ -8,9 +8,12 @@ export type FormatErrorCode =
   | 'adapter-tensor'
   | 'adapter-missing'
   | 'model-config'
+  | 'model-index'
   | 'model-missing'
+  | 'model-shape'
   | 'model-tensor'
   | 'unsupported-architecture'
+  | 'data-columns'
   | 'data-line'
   | 'data-empty';
 
@@ -24,3 +27,10 @@ export class FormatError extends Error {
     this.code = code;
   }
 }
+
+/** The error for a model the trainer cannot compute; `what` begins the sentence. */
+export const unsupportedModel = (what: string): FormatError =>
+  new FormatError(
+    'unsupported-architecture',
+    `${what} is not supported. Use a Llama, Mistral, Qwen2 or Qwen3 checkpoint without it.`,
+  );

@@ -12,9 +12,11 @@ import {
   rankOf,
   readAdapter,
   scaleOf,
+  uniformRank,
   writeAdapter,
 } from './peft.ts';
-import { readSafetensors, type TensorToWrite, toFloat32, writeSafetensors } from './safetensors.ts';
+import { readSafetensors, toFloat32 } from './safetensors.ts';
+import { type TensorToWrite, writeSafetensors } from './safetensors-write.ts';
 
 const GOLDEN = new URL('../../../assets/models/stories260K/golden-lora/adapter/', import.meta.url);
 
@@ -226,6 +228,20 @@ describe('writeAdapter', () => {
     });
   });
 
+  it('keeps dropout, rslora and patterns on the way through another file', () => {
+    const adapter = adapterOf(
+      [factorsOf('m.0.q_proj', 4, 4, 2, 4, true), factorsOf('m.1.q_proj', 4, 4, 3, 5, true)],
+      true,
+    );
+    expect(reread({ ...adapter, dropout: 0.05 })).toEqual({ ...adapter, dropout: 0.05 });
+    expect(reread(adapter)).toEqual(adapter);
+    const config = JSON.parse(adapterConfig({ ...adapter, dropout: 0.05 }));
+    expect(config).toMatchObject({ lora_dropout: 0.05, use_rslora: true, rank_pattern: { 'm\\.1\\.q_proj': 3 } });
+    for (const lora_dropout of [-0.1, 1, 'a'])
+      expect(() => read({ ...plainConfig, lora_dropout })).toThrow(/adapter_config\.json: lora_dropout/);
+    expect(read({ ...plainConfig, lora_dropout: null }).dropout).toBeUndefined();
+  });
+
   it("uses PEFT's names, and half precision when asked", () => {
     const files = writeAdapter(adapterOf([factorsOf(MODULE, 4, 3, 2, 4)]), 'F16');
     const { tensors } = readSafetensors(files['adapter_model.safetensors']);
@@ -263,5 +279,36 @@ describe('padRank', () => {
 
   it('does not make a rank smaller', () => {
     expect(() => padRank(factorsOf(MODULE, 4, 3, 2, 4), 1)).toThrow(/q_proj: rank 2 cannot be padded to 1/);
+  });
+});
+
+describe('uniformRank', () => {
+  it.each([false, true])('pads every matrix to the largest rank or the one asked for (rslora %s)', (rslora) => {
+    // The scale is 2 in each, so that one alpha holds for all.
+    const alpha = (rank: number) => 2 * (rslora ? Math.sqrt(rank) : rank);
+    const mixed = adapterOf(
+      [2, 5, 49].map((rank, i) => factorsOf(`m.${i}.q_proj`, 4, 3, rank, alpha(rank), rslora)),
+      rslora,
+    );
+    for (const [asked, rank] of [
+      [undefined, 49],
+      [64, 64],
+    ] as const) {
+      const adapter = uniformRank({ ...mixed, dropout: 0.1 }, asked);
+      expect(JSON.parse(adapterConfig(adapter))).toMatchObject({
+        r: rank,
+        rank_pattern: {},
+        alpha_pattern: {},
+        lora_dropout: 0.1,
+      });
+      for (const [module, { scale, a, b }] of reread(adapter).matrices) {
+        const before = mixed.matrices.get(module);
+        expect(scale).toBeCloseTo(2, 12);
+        expect([...a.subarray(0, before?.a.length)]).toEqual([...(before?.a ?? [])]);
+        expect(a.subarray(before?.a.length).every((value) => value === 0)).toBe(true);
+        expect([...b].filter((value) => value !== 0)).toEqual([...(before?.b ?? [])]);
+      }
+    }
+    expect(() => uniformRank(mixed, 48)).toThrow(/m\.2\.q_proj: rank 49 cannot be padded to 48/);
   });
 });

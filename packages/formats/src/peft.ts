@@ -1,7 +1,8 @@
 // LoRA adapters as PEFT writes them: adapter_config.json and adapter_model.safetensors.
 import { z } from 'zod';
 import { FormatError } from './errors.ts';
-import { readSafetensors, toFloat32, writeSafetensors } from './safetensors.ts';
+import { readSafetensors, toFloat32 } from './safetensors.ts';
+import { writeSafetensors } from './safetensors-write.ts';
 
 /** The factors of one adapted matrix: ΔW = scale · B · A. */
 export interface LoraFactors {
@@ -22,6 +23,8 @@ export interface LoraFactors {
 export interface LoraAdapter {
   readonly baseModel: string;
   readonly rslora: boolean;
+  /** Share of each layer's input that LoRA drops while training; 0 when left out. Says nothing about the factors. */
+  readonly dropout?: number;
   readonly matrices: ReadonlyMap<string, LoraFactors>;
 }
 
@@ -83,6 +86,7 @@ const configSchema = z.object({
   rank_pattern: z.record(z.string(), z.int().positive()).nullish(),
   alpha_pattern: z.record(z.string(), z.number().positive()).nullish(),
   use_rslora: z.boolean().nullish(),
+  lora_dropout: z.number().min(0).lt(1).nullish(),
   base_model_name_or_path: z.string().nullish(),
 });
 
@@ -182,7 +186,12 @@ export function readAdapter(files: { config: string; weights: Uint8Array }): Lor
     alphaPattern: config.alpha_pattern ?? {},
     rslora,
   };
-  return { baseModel: config.base_model_name_or_path ?? '', rslora, matrices: readFactors(files.weights, spec) };
+  return {
+    baseModel: config.base_model_name_or_path ?? '',
+    rslora,
+    ...(config.lora_dropout ? { dropout: config.lora_dropout } : {}),
+    matrices: readFactors(files.weights, spec),
+  };
 }
 
 /** The factors as one safetensors blob with PEFT names. */
@@ -210,7 +219,7 @@ function pattern(
 }
 
 /** The text of adapter_config.json. Ranks and alphas that differ become PEFT's patterns. */
-export function adapterConfig({ baseModel, rslora, matrices }: LoraAdapter): string {
+export function adapterConfig({ baseModel, rslora, dropout = 0, matrices }: LoraAdapter): string {
   const all = [...matrices.values()];
   const ranks = pattern(all, (factors) => factors.rank);
   const alphas = pattern(all, (factors) => factors.alpha);
@@ -225,7 +234,7 @@ export function adapterConfig({ baseModel, rslora, matrices }: LoraAdapter): str
     alpha_pattern: alphas.exceptions,
     target_modules: targets,
     use_rslora: rslora,
-    lora_dropout: 0,
+    lora_dropout: dropout,
     bias: 'none',
     fan_in_fan_out: false,
     inference_mode: true,
@@ -256,5 +265,17 @@ export function padRank(factors: LoraFactors, rank: number, rslora = false): Lor
   const b = new Float32Array(factors.out * rank);
   for (let row = 0; row < factors.out; row += 1)
     b.set(factors.b.subarray(row * factors.rank, (row + 1) * factors.rank), row * rank);
-  return { ...factors, rank, alpha: factors.scale / scaleOf(1, rank, rslora), a, b };
+  return { ...factors, rank, alpha: factors.scale * (rslora ? Math.sqrt(rank) : rank), a, b };
+}
+
+/**
+ * The same adapter with every matrix at one rank, as exports have it: the largest there is, or `rank`, padded with zeros. Throws
+ * FormatError 'adapter-tensor' when a matrix is larger than `rank`.
+ */
+export function uniformRank(adapter: LoraAdapter, rank?: number): LoraAdapter {
+  const largest = Math.max(...[...adapter.matrices.values()].map((factors) => factors.rank));
+  const padded = [...adapter.matrices].map(
+    ([module, factors]) => [module, padRank(factors, rank ?? largest, adapter.rslora)] as const,
+  );
+  return { ...adapter, matrices: new Map(padded) };
 }

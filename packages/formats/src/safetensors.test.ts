@@ -1,14 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { sha256Hex } from './hash.ts';
-import {
-  parseSafetensorsHeader,
-  readSafetensors,
-  type TensorToWrite,
-  toFloat32,
-  toFloat64,
-  writeSafetensors,
-} from './safetensors.ts';
+import { parseSafetensorsHeader, readSafetensors, toFloat32, toFloat64 } from './safetensors.ts';
+import { type TensorToWrite, writeSafetensors } from './safetensors-write.ts';
 
 /** A file from a header document, or the raw text of one, and its data. */
 function file(header: unknown, data: number | Uint8Array = 0, claimed?: bigint): Uint8Array {

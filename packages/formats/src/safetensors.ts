@@ -1,6 +1,6 @@
 // The safetensors format (github.com/huggingface/safetensors): eight bytes of header length, a JSON header, then the data
-// of every tensor back to back. Hand-written because no kept library was found; small enough to read in one go.
-import { setFloat16 } from '@petamoriken/float16';
+// of every tensor back to back. Hand-written because no kept library was found; small enough to read in one go. This is the
+// reading half; writing is in safetensors-write.ts.
 import { z } from 'zod';
 import { FormatError } from './errors.ts';
 import { bfloat16ToFloat32, float16ToFloat32 } from './half.ts';
@@ -36,8 +36,11 @@ export interface SafetensorsFile {
   readonly metadata: Readonly<Record<string, string>>;
 }
 
+/** Number of elements of a tensor of this shape. */
+export const elementsOf = (shape: readonly number[]): number => shape.reduce((product, length) => product * length, 1);
+
 /** The reference implementation refuses longer headers. */
-const MAX_HEADER_BYTES = 100_000_000;
+export const MAX_HEADER_BYTES = 100_000_000;
 
 const entrySchema = z.object({
   dtype: z.string(),
@@ -105,7 +108,7 @@ function parseEntry(name: string, value: unknown, dataOffset: number, fileBytes:
   if (!isDtype(dtype))
     throw new FormatError('safetensors-tensor', `${file}: ${name} has element type ${dtype}, which is not supported.`);
   const [from, to] = data_offsets;
-  const bytes = shape.reduce((product, size) => product * size, DTYPE_BYTES[dtype]);
+  const bytes = elementsOf(shape) * DTYPE_BYTES[dtype];
   if (to - from !== bytes) {
     throw new FormatError(
       'safetensors-tensor',
@@ -172,79 +175,4 @@ export function toFloat64(tensor: RawTensor, name?: string): Float64Array {
   if (tensor.dtype !== 'F64') return Float64Array.from(toFloat32(tensor, name));
   const data = aligned(tensor.bytes, 8);
   return new Float64Array(data.buffer, data.byteOffset, data.length / 8);
-}
-
-export interface TensorToWrite {
-  readonly name: string;
-  readonly dtype: 'F64' | 'F32' | 'F16';
-  readonly shape: readonly number[];
-  readonly data: Float32Array | Float64Array;
-}
-
-/** Whether a finite number becomes infinite in the type: a blob must not hide an overflow. */
-const OVERFLOWS: Readonly<Record<TensorToWrite['dtype'], (value: number) => boolean>> = {
-  F64: () => false,
-  F32: (value) => Number.isFinite(value) && !Number.isFinite(Math.fround(value)),
-  F16: (value) => Number.isFinite(value) && Math.abs(value) >= 65520,
-};
-
-function encode({ name, dtype, data }: TensorToWrite, into: DataView, offset: number): void {
-  const overflows = OVERFLOWS[dtype];
-  for (let i = 0; i < data.length; i += 1) {
-    const value = data[i] ?? 0;
-    if (overflows(value)) {
-      throw new FormatError(
-        'safetensors-tensor',
-        `${name} holds ${value} at element ${i}, which ${dtype} cannot; write it as a wider type.`,
-      );
-    }
-  }
-  if (dtype === 'F16') {
-    for (let i = 0; i < data.length; i += 1) setFloat16(into, offset + 2 * i, data[i] ?? 0, true);
-  } else {
-    const target = dtype === 'F32' ? new Float32Array(data.length) : new Float64Array(data.length);
-    target.set(data);
-    new Uint8Array(into.buffer, into.byteOffset + offset, target.byteLength).set(new Uint8Array(target.buffer));
-  }
-}
-
-/**
- * Writes a file. Tensors are ordered by name and the header is padded to eight bytes, so that equal content gives equal
- * bytes, and so an equal hash. Throws FormatError 'safetensors-tensor' when a shape and its data disagree.
- */
-export function writeSafetensors(
-  tensors: readonly TensorToWrite[],
-  metadata: Readonly<Record<string, string>> = {},
-): Uint8Array {
-  // Larger elements first keeps every tensor aligned; the format's own writer does the same.
-  const ordered = [...tensors].sort(
-    (a, b) => DTYPE_BYTES[b.dtype] - DTYPE_BYTES[a.dtype] || (a.name < b.name ? -1 : 1),
-  );
-  // Without a prototype, so that a tensor may have any name.
-  const header: Record<string, unknown> = Object.create(null);
-  const sortedMetadata = Object.entries(metadata).sort(([a], [b]) => (a < b ? -1 : 1));
-  if (sortedMetadata.length > 0) header.__metadata__ = Object.fromEntries(sortedMetadata);
-  let size = 0;
-  for (const { name, dtype, shape, data } of ordered) {
-    const elements = shape.reduce((product, length) => product * length, 1);
-    if (elements !== data.length)
-      throw new FormatError('safetensors-tensor', `${name} is [${shape}] but has ${data.length} elements.`);
-    if (Object.hasOwn(header, name)) throw new FormatError('safetensors-tensor', `Two tensors are called ${name}.`);
-    const bytes = elements * DTYPE_BYTES[dtype];
-    header[name] = { dtype, shape, data_offsets: [size, size + bytes] };
-    size += bytes;
-  }
-  const json = new TextEncoder().encode(JSON.stringify(header));
-  const headerBytes = Math.ceil(json.length / 8) * 8;
-  const file = new Uint8Array(8 + headerBytes + size);
-  const view = new DataView(file.buffer);
-  view.setBigUint64(0, BigInt(headerBytes), true);
-  file.fill(0x20, 8, 8 + headerBytes);
-  file.set(json, 8);
-  let offset = 8 + headerBytes;
-  for (const tensor of ordered) {
-    encode(tensor, view, offset);
-    offset += tensor.data.length * DTYPE_BYTES[tensor.dtype];
-  }
-  return file;
 }

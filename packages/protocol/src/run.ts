@@ -5,6 +5,10 @@ import { countSchema, idSchema, nameSchema, projectionSchema, rankSchema, sha256
 export const strategySchema = z.enum(['flexlora', 'flexlora-carry']);
 export type StrategyName = z.infer<typeof strategySchema>;
 
+/** How every device keeps the frozen weights: fewer bits take less memory and change every loss a little. */
+export const baseDtypeSchema = z.enum(['f32', 'f16', 'q8', 'q4']);
+export type BaseDtype = z.infer<typeof baseDtypeSchema>;
+
 /** What an admin chooses when creating a run. Times are milliseconds, learning rates per step. */
 export const runSettingsSchema = z
   .object({
@@ -40,6 +44,7 @@ export const runSettingsSchema = z
     mergingMs: z.int().min(1_000).max(86_400_000).default(300_000),
     localSteps: z.int().min(1).max(100_000).default(20),
     batchSize: z.int().min(1).max(1024).default(8),
+    baseDtype: baseDtypeSchema.default('f32'),
     sequenceLength: z.int().min(2).max(65_536).default(64),
     learningRate: z.number().positive().max(10).default(5e-3),
     schedule: z.enum(['constant', 'linear', 'cosine']).default('constant'),
@@ -97,7 +102,7 @@ export type Manifest = z.infer<typeof manifestSchema>;
 /** What an update depends on besides the start weights; its hash guards against merging updates of another base. */
 export const runIdentitySchema = z.object({
   manifestHash: sha256Schema,
-  baseDtype: z.enum(['f32']),
+  baseDtype: baseDtypeSchema,
   sequenceLength: z.int().positive(),
   promptTemplate: z.string(),
   targets: z.array(projectionSchema),

@@ -11,7 +11,7 @@ import {
   rankSchema,
   sha256Schema,
 } from './primitives.ts';
-import { roundViewSchema, runViewSchema } from './run.ts';
+import { baseDtypeSchema, roundViewSchema, runViewSchema } from './run.ts';
 
 /** A content-addressed file: GET /api/blobs/<sha256>. */
 export const blobReferenceSchema = z.object({ sha256: sha256Schema, bytes: countSchema });
@@ -73,6 +73,7 @@ export type Grant = z.infer<typeof grantSchema>;
 export const trainingSettingsSchema = z.object({
   steps: z.int().positive(),
   batchSize: z.int().positive(),
+  baseDtype: baseDtypeSchema,
   sequenceLength: z.int().positive(),
   learningRate: z.number().positive(),
   schedule: z.enum(['constant', 'linear', 'cosine']),
@@ -196,6 +197,7 @@ export const evaluationJobSchema = z.object({
   grant: grantSchema,
   tasks: z.array(idSchema).min(1),
   sequenceLength: z.int().positive(),
+  baseDtype: baseDtypeSchema,
 });
 export type EvaluationJob = z.infer<typeof evaluationJobSchema>;
 export const evaluationResultSchema = z.object({

@@ -40,6 +40,7 @@ async function makeEvaluator() {
       grant,
       tasks: ['yesno', 'colour'],
       sequenceLength: 64,
+      baseDtype: 'f32',
     });
   return { coordinator, wire, clock, trainer, session, events, addJob };
 }

@@ -47,5 +47,6 @@ export async function evaluationJob(
   const { settings, identity, runId } = definition;
   const grant = leases.grantOf(settings.ranks.at(-1) ?? 1);
   const adapter = version === 0 ? null : await leases.start(version, grant);
-  return { jobId, runId, version, adapter, grant, tasks: settings.tasks, sequenceLength: identity.sequenceLength };
+  const { sequenceLength, baseDtype } = identity;
+  return { jobId, runId, version, adapter, grant, tasks: settings.tasks, sequenceLength, baseDtype };
 }

@@ -36,6 +36,7 @@ export class LeaseMaker {
       training: {
         steps: settings.localSteps,
         batchSize: settings.batchSize,
+        baseDtype: identity.baseDtype,
         sequenceLength: identity.sequenceLength,
         learningRate: settings.learningRate,
         schedule: settings.schedule,

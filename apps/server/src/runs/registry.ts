@@ -141,7 +141,7 @@ export class Registry {
     const manifestHash = hashManifest(manifest);
     const identity: RunIdentity = {
       manifestHash,
-      baseDtype: 'f32',
+      baseDtype: settings.baseDtype,
       sequenceLength: settings.sequenceLength,
       promptTemplate: '{prompt}',
       targets: PROJECTIONS.filter((projection) => settings.targets.includes(projection)),

@@ -2,7 +2,7 @@
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { writeSafetensors } from '@weft/formats';
+import { modelTensors, parseModelConfig, readSafetensors, toFloat32, writeSafetensors } from '@weft/formats';
 import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { z } from 'zod';
@@ -70,7 +70,7 @@ describe('a model folder', () => {
     });
     const error = await failure(openModelFolder(folder));
     expect(error).toMatchObject({ code: 'model-wrong-shape' });
-    expect(error.message).toContain('model.embed_tokens.weight is [512, 64]; config.json promises [513, 64]');
+    expect(error.message).toContain('model.embed_tokens.weight is [512,64] where config.json promises [513,64]');
   });
 
   it('whose weights lack a tensor, are cut short or have a header longer than the file is refused', async () => {
@@ -92,6 +92,89 @@ describe('a model folder', () => {
       code: 'model-bad-weights',
       message: expect.stringContaining('model.embed_tokens.weight'),
     });
+  });
+
+  const INDEX = 'model.safetensors.index.json';
+  /** Cuts the weights into two shards, as save_pretrained does. */
+  const shard = () => {
+    const whole = join(folder, 'model.safetensors');
+    const tensors = [...readSafetensors(readFileSync(whole)).tensors].map(([name, raw]) => {
+      return { name, dtype: 'F32' as const, shape: raw.shape, data: toFloat32(raw) };
+    });
+    const names = ['model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors'] as const;
+    for (const [i, name] of names.entries())
+      writeFileSync(join(folder, name), writeSafetensors(tensors.filter((_, k) => k % 2 === i)));
+    const weight_map = Object.fromEntries(tensors.map(({ name }, k) => [name, names[k % 2 === 0 ? 0 : 1]]));
+    writeFileSync(join(folder, INDEX), JSON.stringify({ metadata: {}, weight_map }));
+    rmSync(whole);
+    return { names, weight_map };
+  };
+
+  it('cut into shards is described with its index and every shard', async () => {
+    const whole = await openModelFolder(folder);
+    const { names } = shard();
+    const { model, files, config } = await openModelFolder(folder);
+    expect(config).toEqual(whole.config);
+    expect(model).toEqual(whole.model);
+    expect(files.map((file) => file.entry.name)).toEqual([
+      'config.json',
+      INDEX,
+      ...names,
+      'tokenizer.json',
+      'tokenizer_config.json',
+    ]);
+    expect(files.every((file) => file.entry.kind === 'model')).toBe(true);
+  });
+
+  it('that has whole weights too is served with those alone', async () => {
+    const whole = readFileSync(join(folder, 'model.safetensors'));
+    shard();
+    writeFileSync(join(folder, 'model.safetensors'), whole);
+    expect((await openModelFolder(folder)).files.map((file) => file.entry.name)).toEqual([...MODEL_FILES]);
+  });
+
+  it('whose shard is missing, is another’s or lies elsewhere is refused by its name', async () => {
+    const { names, weight_map } = shard();
+    const write = (changes: Record<string, string>) =>
+      writeFileSync(join(folder, INDEX), JSON.stringify({ weight_map: { ...weight_map, ...changes } }));
+    write({ 'model.norm.weight': weight_map['model.norm.weight'] === names[0] ? names[1] : names[0] });
+    expect(await failure(openModelFolder(folder))).toMatchObject({
+      code: 'model-bad-weights',
+      message: expect.stringMatching(/has no model\.norm\.weight.*it is in/),
+    });
+    write({ 'model.norm.weight': '../elsewhere.safetensors' });
+    expect(await failure(openModelFolder(folder))).toMatchObject({
+      code: 'model-bad-weights',
+      message: expect.stringContaining('../elsewhere.safetensors'),
+    });
+    write({});
+    rmSync(join(folder, names[1]));
+    expect(await failure(openModelFolder(folder))).toMatchObject({
+      code: 'model-missing-file',
+      message: expect.stringContaining(names[1]),
+    });
+  });
+
+  it.each(['MistralForCausalLM', 'Qwen2ForCausalLM', 'Qwen3ForCausalLM'])(
+    'of %s is described',
+    async (architecture) => {
+      change((config) => {
+        config.architectures = [architecture];
+      });
+      const config = parseModelConfig(readFileSync(join(folder, 'config.json'), 'utf8'));
+      const tensors = modelTensors(config).map(({ name, shape }) => {
+        const length = shape.reduce((product, size) => product * size, 1);
+        return { name, shape, dtype: 'BF16' as const, data: new Float32Array(length) };
+      });
+      writeFileSync(join(folder, 'model.safetensors'), writeSafetensors(tensors));
+      const { model } = await openModelFolder(folder);
+      expect(model.parameters).toBe(tensors.reduce((sum, { data }) => sum + data.length, 0));
+    },
+  );
+
+  it('with a chat template of its own serves that too', async () => {
+    writeFileSync(join(folder, 'chat_template.jinja'), '{{ messages }}');
+    expect((await openModelFolder(folder)).files.at(-1)?.entry.name).toBe('chat_template.jinja');
   });
 
   it('whose tokenizer is no JSON is refused', async () => {

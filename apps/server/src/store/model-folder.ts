@@ -1,21 +1,31 @@
-// The base model as it lies on disk, Hugging Face layout: looked at once, before the server listens. Weights are not
-// loaded; their names, shapes and places are checked against config.json.
+// The base model as it lies on disk, Hugging Face layout, its weights whole or in shards: looked at once, before the server
+// listens. Weights are not loaded; their names, shapes and places are checked against config.json.
 import { existsSync } from 'node:fs';
 import { open, readFile, stat } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import {
+  type ByteSource,
+  CONFIG_FILE,
+  FormatError,
+  type FormatErrorCode,
   type ModelConfig,
-  modelTensors,
+  openCheckpoint,
   parameterCount,
-  parseModelConfig,
-  parseSafetensorsHeader,
-  type SafetensorsHeader,
+  WEIGHTS_FILE,
+  WEIGHTS_INDEX_FILE,
+  weightFilesOf,
 } from '@weft/formats';
 import type { Manifest } from '@weft/protocol';
 import { messageOf, ServerError, type ServerErrorCode } from '../errors.ts';
 import { describeFile, type ServedFile } from './manifest.ts';
 
-export const MODEL_FILES = ['config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json'] as const;
+const TOKENIZER_FILES = ['tokenizer.json', 'tokenizer_config.json'] as const;
+
+/** What a folder with whole weights holds; with shards it holds the index and these instead of model.safetensors. */
+export const MODEL_FILES = [CONFIG_FILE, WEIGHTS_FILE, ...TOKENIZER_FILES] as const;
+
+/** Served where there is one: newer checkpoints keep the chat template apart from tokenizer_config.json. */
+const CHAT_TEMPLATE_FILE = 'chat_template.jinja';
 
 export interface ModelFolder {
   readonly config: ModelConfig;
@@ -23,86 +33,73 @@ export interface ModelFolder {
   readonly files: readonly ServedFile[];
 }
 
-const FLOATS = ['F32', 'F16', 'BF16'];
-
-async function readHeader(path: string): Promise<SafetensorsHeader> {
-  const { size } = await stat(path);
-  const file = await open(path, 'r');
-  try {
-    const prefix = new Uint8Array(Math.min(8, size));
-    await file.read(prefix, 0, prefix.length, 0);
-    const length = prefix.length < 8 ? 0 : Number(new DataView(prefix.buffer).getBigUint64(0, true));
-    const head = new Uint8Array(Math.min(size, 8 + length));
-    await file.read(head, 0, head.length, 0);
-    return parseSafetensorsHeader(head, size, path);
-  } finally {
-    await file.close();
-  }
-}
-
-function checkWeights(header: SafetensorsHeader, config: ModelConfig, path: string): void {
-  for (const { name, shape } of modelTensors(config)) {
-    const entry = header.entries.get(name);
-    if (!entry) {
-      throw new ServerError(
-        'model-bad-weights',
-        `${path} has no tensor ${name}, which config.json promises. Fetch the model again.`,
-      );
-    }
-    if (entry.shape.length !== shape.length || entry.shape.some((size, i) => size !== shape[i])) {
-      throw new ServerError(
-        'model-wrong-shape',
-        `${path}: ${name} is [${entry.shape.join(', ')}]; config.json promises [${shape.join(', ')}]. Weights and config are of different models.`,
-      );
-    }
-    if (!FLOATS.includes(entry.dtype)) {
-      throw new ServerError(
-        'model-bad-weights',
-        `${path}: ${name} is ${entry.dtype}; only ${FLOATS.join(', ')} weights can be trained on.`,
-      );
-    }
-  }
-}
-
-const CONFIG_CODES: Record<string, ServerErrorCode> = {
+const SERVER_CODES: Partial<Record<FormatErrorCode, ServerErrorCode>> = {
   'unsupported-architecture': 'model-unknown-architecture',
   'model-config': 'model-bad-config',
+  'model-missing': 'model-missing-file',
+  'model-shape': 'model-wrong-shape',
 };
+
+/** Throws what `work` throws as a ServerError that names the folder. */
+async function naming<T>(folder: string, work: () => T | Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (cause) {
+    const code = cause instanceof FormatError ? SERVER_CODES[cause.code] : undefined;
+    throw new ServerError(code ?? 'model-bad-weights', `${folder}: ${messageOf(cause)}`, { cause });
+  }
+}
+
+async function fileSource(path: string): Promise<ByteSource> {
+  const { size } = await stat(path);
+  return {
+    size,
+    read: async (offset, length) => {
+      const file = await open(path, 'r');
+      try {
+        const { bytesRead, buffer } = await file.read(new Uint8Array(length), 0, length, offset);
+        return buffer.subarray(0, bytesRead);
+      } finally {
+        await file.close();
+      }
+    },
+  };
+}
+
+/** Names of the weight files, the index among them. One whole file wins over an index, as in transformers. */
+async function weightNames(folder: string): Promise<string[]> {
+  const index = join(folder, WEIGHTS_INDEX_FILE);
+  if (existsSync(join(folder, WEIGHTS_FILE)) || !existsSync(index)) return [WEIGHTS_FILE];
+  return naming(folder, async () => [WEIGHTS_INDEX_FILE, ...weightFilesOf(await readFile(index, 'utf8'))]);
+}
 
 /** Throws a ServerError that names the missing, damaged or contradictory file. */
 export async function openModelFolder(folder: string): Promise<ModelFolder> {
-  for (const name of MODEL_FILES) {
-    if (existsSync(join(folder, name))) continue;
-    const sharded = name === 'model.safetensors' && existsSync(join(folder, 'model.safetensors.index.json'));
+  const weights = await weightNames(folder);
+  const names = [CONFIG_FILE, ...weights, ...TOKENIZER_FILES];
+  const missing = names.find((name) => !existsSync(join(folder, name)));
+  if (missing !== undefined) {
     throw new ServerError(
       'model-missing-file',
-      sharded
-        ? `${folder} holds a model cut into several safetensors files, which is not supported yet; save it as one model.safetensors.`
-        : `${join(folder, name)} is missing. A model folder holds ${MODEL_FILES.join(', ')}.`,
+      `${join(folder, missing)} is missing. A model folder holds ${MODEL_FILES.join(', ')}, or instead of ${WEIGHTS_FILE} a ${WEIGHTS_INDEX_FILE} and the shards it names.`,
     );
   }
-  const config = await readFile(join(folder, 'config.json'), 'utf8').then((text) => {
-    try {
-      return parseModelConfig(text);
-    } catch (cause) {
-      const code = cause instanceof Error && 'code' in cause ? CONFIG_CODES[String(cause.code)] : undefined;
-      throw new ServerError(code ?? 'model-bad-config', `${folder}: ${messageOf(cause)}`, { cause });
-    }
+  const { config } = await naming(folder, async () => {
+    const sources = [CONFIG_FILE, ...weights].map(
+      async (name) => [name, await fileSource(join(folder, name))] as const,
+    );
+    return openCheckpoint(new Map(await Promise.all(sources)));
   });
-  const weights = join(folder, 'model.safetensors');
-  const header = await readHeader(weights).catch((cause: unknown) => {
-    throw new ServerError('model-bad-weights', messageOf(cause), { cause });
-  });
-  checkWeights(header, config, weights);
-  for (const name of ['tokenizer.json', 'tokenizer_config.json']) {
+  for (const name of TOKENIZER_FILES) {
     try {
       JSON.parse(await readFile(join(folder, name), 'utf8'));
     } catch (cause) {
       throw new ServerError('model-bad-config', `${join(folder, name)} is not JSON; fetch it again.`, { cause });
     }
   }
+  const served = existsSync(join(folder, CHAT_TEMPLATE_FILE)) ? [...names, CHAT_TEMPLATE_FILE] : names;
   const files = await Promise.all(
-    MODEL_FILES.map((name) => describeFile(join(folder, name), { kind: 'model', task: null, name })),
+    served.map((name) => describeFile(join(folder, name), { kind: 'model', task: null, name })),
   );
   const model = {
     name: basename(resolve(folder)).slice(0, 200),

@@ -173,7 +173,7 @@ export class Coordinator {
     const manifestHash = await sha256HexOfText(canonicalJson(manifest));
     const identity = {
       manifestHash,
-      baseDtype: 'f32' as const,
+      baseDtype: settings.baseDtype,
       sequenceLength: settings.sequenceLength,
       promptTemplate: '{prompt}',
       targets: settings.targets,
@@ -392,6 +392,7 @@ export class Coordinator {
       training: {
         steps: settings.localSteps,
         batchSize: settings.batchSize,
+        baseDtype: settings.baseDtype,
         sequenceLength: settings.sequenceLength,
         learningRate: settings.learningRate,
         schedule: settings.schedule,
