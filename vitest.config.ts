@@ -33,7 +33,7 @@ export default defineConfig({
         resolve: { conditions: ['@weft/source', ...defaultClientConditions] },
         test: {
           name: 'chromium',
-          include: ['packages/**/*.gpu.test.ts'],
+          include: ['packages/**/*.gpu.test.ts', 'packages/**/*.gpu.long.test.ts'],
           exclude,
           testTimeout: 300_000,
           hookTimeout: 300_000,

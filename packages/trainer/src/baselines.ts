@@ -1,4 +1,5 @@
 // What a model must beat to have learnt more than which answers are frequent. Plain counting, no GPU.
+import type { Answer } from './metrics/answers.ts';
 
 /** Additive smoothing constants tried on the validation rows. */
 const SMOOTHING = [1, 0.1, 0.01, 0.001] as const;
@@ -39,4 +40,34 @@ export function unigramBaseline(
     score(tokens.validation, c) < score(tokens.validation, best) ? c : best,
   );
   return { loss: score(tokens.test, smoothing), smoothing };
+}
+
+/**
+ * The answer that occurs most among the training answers, the earliest of those that tie: what a model says that has learnt
+ * no more than that. Answers are compared as they stand. Throws RangeError without answers.
+ */
+export function majorityAnswer(trainingAnswers: readonly string[]): string {
+  const counts = new Map<string, number>();
+  for (const answer of trainingAnswers) counts.set(answer, (counts.get(answer) ?? 0) + 1);
+  const [first, ...others] = counts;
+  if (!first) throw new RangeError('There are no training answers to find the commonest of.');
+  return others.reduce((best, entry) => (entry[1] > best[1] ? entry : best), first)[0];
+}
+
+/** What a baseline answers, scored as a model's answers are. */
+export interface QuestionAndAnswer {
+  /** What was asked, in the row's own words, without a template. */
+  readonly input: string;
+  readonly references: readonly string[];
+}
+
+/** Every question answered with the commonest training answer. Throws RangeError without training answers. */
+export function majorityAnswers(questions: readonly QuestionAndAnswer[], trainingAnswers: readonly string[]): Answer[] {
+  const generated = majorityAnswer(trainingAnswers);
+  return questions.map(({ references }) => ({ generated, references }));
+}
+
+/** Every question answered with itself: what scores of overlap give for copying. */
+export function copiedInputs(questions: readonly QuestionAndAnswer[]): Answer[] {
+  return questions.map(({ input, references }) => ({ generated: input, references }));
 }

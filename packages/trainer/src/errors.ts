@@ -2,13 +2,16 @@
 
 export type TrainerErrorCode =
   | 'no-tokenizer'
+  | 'no-chat-template'
+  | 'chat-template'
   | 'token-range'
   | 'no-targets'
   | 'no-rank-fits'
   | 'adapter-model'
   | 'rank-mismatch'
   | 'non-finite'
-  | 'bad-settings';
+  | 'bad-settings'
+  | 'bad-snapshot';
 
 /** `message` says what happened and what to do; `code` is stable. */
 export class TrainerError extends Error {

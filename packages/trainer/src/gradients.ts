@@ -4,6 +4,7 @@ import { makeBatch } from './data/batches.ts';
 import type { Example } from './data/examples.ts';
 import { checkAdapter } from './lora/adapter.ts';
 import type { GpuModel } from './plan/gpu-model.ts';
+import type { StepOptions } from './plan/layout.ts';
 import { StepGraph } from './plan/step.ts';
 
 export interface LossAndGradients {
@@ -18,18 +19,28 @@ export async function lossAndGradients(
   model: GpuModel,
   adapter: LoraAdapter,
   examples: readonly Example[],
+  options: Pick<StepOptions, 'microBatch' | 'checkpoint' | 'sides' | 'trainable'> = {},
 ): Promise<LossAndGradients> {
   checkAdapter(model.config, adapter);
+  const batch = examples.length;
+  const { microBatch = batch } = options;
   const sequence = Math.max(...examples.map(({ inputIds }) => inputIds.length));
   const graph = await StepGraph.create(
     model,
     [...adapter.matrices.values()],
-    { batch: examples.length, sequence },
-    { training: true, update: false },
+    { batch, sequence },
+    { ...options, training: true, update: false },
   );
   try {
     graph.loadAdapter(adapter);
-    const { loss } = await graph.run(makeBatch(examples, examples.length, sequence));
+    const batches = Array.from({ length: batch / microBatch }, (_, i) =>
+      makeBatch(
+        examples.slice(i * microBatch, (i + 1) * microBatch).map((example) => [example]),
+        microBatch,
+        sequence,
+      ),
+    );
+    const { loss } = await graph.run(batches);
     return { loss, gradients: await graph.readFactors('grads') };
   } finally {
     graph.destroy();

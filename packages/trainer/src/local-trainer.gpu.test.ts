@@ -1,11 +1,11 @@
 // The trainer as a session uses it: ranks are really mixed, rounds really go on from what was handed out.
-import { readFactors, readSafetensors, writeFactors } from '@weft/formats';
+import { type ModelConfig, parseModelConfig, readFactors, readSafetensors, writeFactors } from '@weft/formats';
 import type { Gpu } from '@weft/wgsl-kernels';
 import { openTestGpu, readAsset } from '@weft/wgsl-kernels/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createLocalTrainer, type LocalTrainer } from './local-trainer.ts';
 import { initialAdapter, plainSpec } from './lora/adapter.ts';
-import { loadModel, MODEL_FILES } from './model/base-model.ts';
+import { MODEL_FILES } from './model/base-model.ts';
 import { NO_LIMITS } from './rank.ts';
 
 const targets = ['q_proj', 'v_proj', 'up_proj'] as const;
@@ -13,6 +13,7 @@ const training = {
   steps: 4,
   batchSize: 2,
   sequenceLength: 48,
+  baseDtype: 'f32',
   learningRate: 1e-2,
   schedule: 'constant',
   warmupSteps: 0,
@@ -32,11 +33,13 @@ describe('local trainer', () => {
   let gpu: Gpu;
   let trainer: LocalTrainer;
   let files: ReadonlyMap<string, Uint8Array>;
+  let config: ModelConfig;
   beforeAll(async () => {
     gpu = await openTestGpu();
     trainer = createLocalTrainer(gpu, { deviceMemoryGiB: null });
     const read = async (file: string) => [file, await readAsset(`assets/models/stories260K/${file}`)] as const;
     files = new Map(await Promise.all(MODEL_FILES.map(read)));
+    config = parseModelConfig(new TextDecoder().decode(files.get('config.json')));
   });
   afterAll(() => trainer.close());
 
@@ -46,10 +49,8 @@ describe('local trainer', () => {
     finishEarly: () => false,
     onStep,
   });
-  const startOf = (rank: number) => {
-    const { config } = loadModel(files);
-    return writeFactors(initialAdapter(config, plainSpec(rank, 2 * rank, targets), 'seed').matrices.values());
-  };
+  const startOf = (rank: number) =>
+    writeFactors(initialAdapter(config, plainSpec(rank, 2 * rank, targets), 'seed').matrices.values());
   const jobOf = (rank: number, start = startOf(rank)) => ({
     grant: { rank, alpha: 2 * rank, rankPattern: {}, alphaPattern: {}, targets },
     training,
@@ -105,7 +106,7 @@ describe('local trainer', () => {
       ['rooms', rows],
       ['one', rows.split('\n')[0] ?? ''],
     ]);
-    const job = { grant: jobOf(4).grant, sequenceLength: 48 };
+    const job = { grant: jobOf(4).grant, sequenceLength: 48, baseDtype: 'f32' } as const;
     const { signal } = new AbortController();
     const bare = await trainer.evaluate(files, job, null, tasks, signal);
     const adapted = await trainer.evaluate(files, job, update, tasks, signal);
@@ -120,7 +121,7 @@ describe('local trainer', () => {
   });
 
   it('proposes the largest rank within the volunteer’s limits, with a verdict for each', async () => {
-    const settings = { ranks: [2, 4, 8], alphaPerRank: 2, targets, batchSize: 2, sequenceLength: 48 };
+    const settings = { ranks: [2, 4, 8], alphaPerRank: 2, targets, batchSize: 2, sequenceLength: 48, baseDtype: 'f32' } as const;
     expect((await trainer.proposeRank({ settings }, files, NO_LIMITS)).rank).toBe(8);
     const ownLimits = { ...NO_LIMITS, maxRank: 5 };
     const proposal = await trainer.proposeRank({ settings }, files, ownLimits);

@@ -1,20 +1,28 @@
 // The trainer as one volunteer uses it: device report, rank proposal, training jobs and evaluation jobs on one GPU. Keeps
 // the model on the GPU and the last plan between jobs. Knows no network: a session hands it files and settings.
-import { type Projection, parseDataLines, writeFactors } from '@weft/formats';
-import type { Gpu } from '@weft/wgsl-kernels';
-import { sequenceFor } from './data/batches.ts';
+import { type ByteSource, type Projection, parseDataLines, writeFactors } from '@weft/formats';
+import { type Gpu, GpuError, type WeightType } from '@weft/wgsl-kernels';
+import { oneExamplePerRow, sequenceFor } from './data/batches.ts';
 import { type Example, encodeRows } from './data/examples.ts';
 import { TrainerError } from './errors.ts';
 import { Evaluator } from './evaluate.ts';
 import { type AdapterSpec, adaptedMatrices, adapterFromBlob } from './lora/adapter.ts';
 import { loadModel } from './model/base-model.ts';
 import type { ScheduleName } from './optim/schedule.ts';
+import { createFittingGraph } from './plan/fit.ts';
 import { GpuModel } from './plan/gpu-model.ts';
-import { StepGraph } from './plan/step.ts';
-import { chooseRank, type OwnLimits, type RankVerdict, rankVerdicts } from './rank.ts';
-import { train } from './train.ts';
+import type { StepGraph } from './plan/step.ts';
+import { chooseRank, NO_LIMITS, type OwnLimits, type RankVerdict, rankVerdicts } from './rank.ts';
+import { trainThroughLoss } from './train-through-loss.ts';
 
-type ModelFiles = ReadonlyMap<string, Uint8Array>;
+type ModelFiles = ReadonlyMap<string, Uint8Array | ByteSource>;
+
+export interface TrainerEnvironment {
+  /** navigator.deviceMemory, or null where nothing tells. */
+  readonly deviceMemoryGiB: number | null;
+  /** Opens another device after a loss. Without it a loss ends the training. */
+  reopenGpu?(): Promise<Gpu>;
+}
 
 interface DeviceReport {
   adapter: { vendor: string; architecture: string; device: string; description: string; software: boolean };
@@ -38,6 +46,7 @@ interface RunShape {
     readonly targets: readonly Projection[];
     readonly batchSize: number;
     readonly sequenceLength: number;
+    readonly baseDtype: WeightType;
   };
 }
 
@@ -45,6 +54,7 @@ interface TrainingSettings {
   readonly steps: number;
   readonly batchSize: number;
   readonly sequenceLength: number;
+  readonly baseDtype: WeightType;
   readonly learningRate: number;
   readonly schedule: ScheduleName;
   readonly warmupSteps: number;
@@ -92,6 +102,7 @@ interface TrainingResult {
 interface EvaluationJob {
   readonly grant: AdapterSpec;
   readonly sequenceLength: number;
+  readonly baseDtype: WeightType;
 }
 
 interface EvaluationResult {
@@ -105,15 +116,15 @@ const mean = (values: readonly number[]): number =>
   values.reduce((sum, value) => sum + value, 0) / Math.max(1, values.length);
 
 export class LocalTrainer {
-  readonly #gpu: Gpu;
-  readonly #deviceMemoryGiB: number | null;
+  readonly #environment: TrainerEnvironment;
+  #gpu: Gpu;
+  #limits: OwnLimits = NO_LIMITS;
   #model: { files: ModelFiles; gpuModel: GpuModel } | null = null;
   #graph: { key: string; graph: StepGraph } | null = null;
 
-  /** @param environment `deviceMemoryGiB`: navigator.deviceMemory, or null where nothing tells */
-  constructor(gpu: Gpu, environment: { deviceMemoryGiB: number | null }) {
+  constructor(gpu: Gpu, environment: TrainerEnvironment) {
     this.#gpu = gpu;
-    this.#deviceMemoryGiB = environment.deviceMemoryGiB;
+    this.#environment = environment;
   }
 
   device(): DeviceReport {
@@ -122,15 +133,16 @@ export class LocalTrainer {
       adapter: { ...adapter },
       limits: { maxBufferSize: limits.maxBufferSize, maxStorageBufferBindingSize: limits.maxStorageBufferBindingSize },
       features: [...features].sort(),
-      deviceMemoryGiB: this.#deviceMemoryGiB,
+      deviceMemoryGiB: this.#environment.deviceMemoryGiB,
     };
   }
 
   /** Throws TrainerError 'no-rank-fits', FormatError for a model that cannot be loaded, GpuError. */
   async proposeRank(run: RunShape, files: ModelFiles, ownLimits: OwnLimits): Promise<RankProposal> {
-    const model = await this.#load(files);
+    const model = await this.#load(files, run.settings.baseDtype);
     const { ranks, alphaPerRank, targets, batchSize: batch, sequenceLength } = run.settings;
     this.#dropGraph();
+    this.#limits = ownLimits;
     const sequence = Math.min(sequenceLength, model.config.maxPositions);
     const verdicts = await rankVerdicts(model, { ranks, alphaPerRank, targets, shape: { batch, sequence } }, ownLimits);
     return { rank: chooseRank(verdicts), verdicts, ownLimits, stepSeconds: null };
@@ -138,12 +150,17 @@ export class LocalTrainer {
 
   /** Throws TrainerError, FormatError naming a bad line, GpuError 'device-lost' or 'out-of-memory', or the signal's reason. */
   async train(files: ModelFiles, job: TrainingJob, control: TrainingControl): Promise<TrainingResult> {
-    const model = await this.#load(files);
-    const start = adapterFromBlob(model.config, job.grant, job.start);
-    const limit = Math.min(job.training.sequenceLength, model.config.maxPositions);
-    const { examples, truncated } = encodeRows(parseDataLines(job.rows), model.model, limit);
-    const graph = await this.#prepare(model, job, examples, limit);
-    const outcome = await train(graph, start, examples, job.training, control);
+    const { baseDtype } = job.training;
+    const { config, model } = await this.#load(files, baseDtype);
+    const start = adapterFromBlob(config, job.grant, job.start);
+    const limit = Math.min(job.training.sequenceLength, config.maxPositions);
+    const { examples, truncated } = encodeRows(parseDataLines(job.rows), model, limit);
+    const makeGraph = async (afterLoss: boolean): Promise<StepGraph> => {
+      if (afterLoss) await this.#reopen();
+      return await this.#prepare(await this.#load(files, baseDtype), job, examples, limit);
+    };
+    const hooks = { ...control, ...(this.#environment.reopenGpu ? {} : { mostLosses: 0 }) };
+    const outcome = await trainThroughLoss(makeGraph, start, oneExamplePerRow(examples), job.training, hooks);
     for (const { module, rank, a } of outcome.factors.values()) {
       if (a.length !== rank * (start.matrices.get(module)?.in ?? 0) || rank !== start.matrices.get(module)?.rank) {
         throw new TrainerError('rank-mismatch', `${module} was trained at rank ${rank}, which was not granted.`);
@@ -170,7 +187,7 @@ export class LocalTrainer {
     rows: ReadonlyMap<string, string>,
     signal: AbortSignal,
   ): Promise<EvaluationResult[]> {
-    const model = await this.#load(files);
+    const model = await this.#load(files, job.baseDtype);
     this.#dropGraph();
     const limit = Math.min(job.sequenceLength, model.config.maxPositions);
     const tasks = [...rows].map(([task, text]) => ({
@@ -199,14 +216,26 @@ export class LocalTrainer {
     this.#gpu.destroy();
   }
 
-  async #load(files: ModelFiles): Promise<GpuModel> {
-    if (this.#model?.files === files) return this.#model.gpuModel;
+  async #load(files: ModelFiles, type: WeightType): Promise<GpuModel> {
+    if (this.#model?.files === files && this.#model.gpuModel.type === type) return this.#model.gpuModel;
     this.#dropGraph();
     this.#model?.gpuModel.destroy();
     this.#model = null;
-    const gpuModel = await GpuModel.upload(this.#gpu, loadModel(files));
+    const gpuModel = await GpuModel.upload(this.#gpu, await loadModel(files), { type });
     this.#model = { files, gpuModel };
     return gpuModel;
+  }
+
+  /** A new device in the place of the lost one. Throws GpuError 'device-lost' where none can be had. */
+  async #reopen(): Promise<void> {
+    this.#graph = null;
+    this.#model = null;
+    this.#gpu.destroy();
+    try {
+      this.#gpu = (await this.#environment.reopenGpu?.()) ?? this.#gpu;
+    } catch (cause) {
+      throw new GpuError('device-lost', 'The GPU was lost, and no other device can be opened.', { cause });
+    }
   }
 
   async #prepare(
@@ -216,11 +245,21 @@ export class LocalTrainer {
     limit: number,
   ): Promise<StepGraph> {
     const shape = { batch: training.batchSize, sequence: sequenceFor(examples, limit) };
-    const key = JSON.stringify([grant, shape]);
+    const budget = this.#limits.maxMemoryBytes ?? Number.POSITIVE_INFINITY;
+    const key = JSON.stringify([grant, shape, budget]);
     if (this.#graph?.key !== key) {
       this.#dropGraph();
-      const graph = await StepGraph.create(model, adaptedMatrices(model.config, grant), shape, { training: true });
-      this.#graph = { key, graph };
+      const found = await createFittingGraph(model, adaptedMatrices(model.config, grant), shape, { budget });
+      if (!('made' in found)) {
+        throw (
+          found.refusal ??
+          new TrainerError(
+            'no-rank-fits',
+            `Rank ${grant.rank} takes ${found.smallest} bytes of GPU memory here; your limit is ${budget}. Raise it, or choose a smaller rank.`,
+          )
+        );
+      }
+      this.#graph = { key, graph: found.made };
     }
     return this.#graph.graph;
   }
@@ -232,5 +271,5 @@ export class LocalTrainer {
 }
 
 /** {@link LocalTrainer} as the `Trainer` of a volunteer's session. */
-export const createLocalTrainer = (gpu: Gpu, environment: { deviceMemoryGiB: number | null }): LocalTrainer =>
+export const createLocalTrainer = (gpu: Gpu, environment: TrainerEnvironment): LocalTrainer =>
   new LocalTrainer(gpu, environment);

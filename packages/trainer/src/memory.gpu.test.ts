@@ -6,6 +6,7 @@ import { makeBatch } from './data/batches.ts';
 import { adaptedMatrices, initialAdapter, plainSpec } from './lora/adapter.ts';
 import { loadModel, MODEL_FILES } from './model/base-model.ts';
 import { GpuModel } from './plan/gpu-model.ts';
+import type { StepOptions } from './plan/layout.ts';
 import { planMemory } from './plan/memory.ts';
 import { StepGraph } from './plan/step.ts';
 import { chooseRank, NO_LIMITS, rankVerdicts } from './rank.ts';
@@ -18,7 +19,7 @@ beforeAll(async () => {
   const files = await Promise.all(
     MODEL_FILES.map(async (file) => [file, await readAsset(`assets/models/stories260K/${file}`)] as const),
   );
-  model = await GpuModel.upload(gpu, loadModel(new Map(files)));
+  model = await GpuModel.upload(gpu, await loadModel(new Map(files)));
 });
 afterAll(() => gpu.destroy());
 
@@ -26,6 +27,16 @@ const spec = plainSpec(8);
 const shape = { batch: 8, sequence: 128 };
 const tokens = Array.from({ length: 128 }, (_, i) => (i * 7 + 3) % 512);
 const example = { inputIds: tokens, labels: tokens, targets: 127 };
+
+const settings = {
+  steps: 4,
+  learningRate: 1e-3,
+  schedule: 'constant',
+  warmupSteps: 0,
+  weightDecay: 0,
+  maxGradNorm: 1,
+  seed: 'seed',
+} as const;
 
 describe('a training step of stories260K, batch 8 × T 128', () => {
   it('takes the planned bytes, and creates nothing once it runs', async () => {
@@ -35,24 +46,15 @@ describe('a training step of stories260K, batch 8 × T 128', () => {
     const before = gpu.counters.bufferBytes;
     const graph = await StepGraph.create(model, matrices, shape, { training: true });
     expect(gpu.counters.bufferBytes - before + model.bytes).toBe(planned.total);
-    expect(graph.plan.dispatches).toBe(planned.dispatches);
+    expect(graph.dispatches).toBe(planned.dispatches);
 
     const start = initialAdapter(model.config, spec, 'seed');
-    const settings = {
-      steps: 4,
-      learningRate: 1e-3,
-      schedule: 'constant',
-      warmupSteps: 0,
-      weightDecay: 0,
-      maxGradNorm: 1,
-      seed: 'seed',
-    } as const;
     // Summed over the steps, because a machine with other work to do makes single ones longer or shorter.
     let submits = 0;
     let allowed = 0;
     let counted = { ...gpu.counters };
     let last = performance.now();
-    await train(graph, start, [example], settings, {
+    await train(graph, start, [[example]], settings, {
       onStep: ({ step }) => {
         if (step >= 3) {
           expect(gpu.counters.buffersCreated).toBe(counted.buffersCreated);
@@ -71,31 +73,42 @@ describe('a training step of stories260K, batch 8 × T 128', () => {
     expect(gpu.counters.bufferBytes).toBe(before);
   }, 120_000);
 
+  const small = { batch: 8, sequence: 32 };
+  it.each<[string, StepOptions]>([
+    ['recomputed activations', { training: true, checkpoint: true }],
+    ['micro-batches', { training: true, microBatch: 2 }],
+    ['both', { training: true, microBatch: 1, checkpoint: true }],
+    ['dropout', { training: true, dropout: 0.1 }],
+    ['B trained alone', { training: true, trainable: 'B' }],
+    ['a limit that cuts what is wide', { training: true, slabLimit: 4 * 512 * 64 }],
+  ])('takes the planned bytes with %s', async (_name, options) => {
+    const matrices = adaptedMatrices(model.config, spec);
+    const planned = planMemory(model.config, matrices, small, options);
+    const before = gpu.counters.bufferBytes;
+    const graph = await StepGraph.create(model, matrices, small, options);
+    expect(gpu.counters.bufferBytes - before + model.bytes).toBe(planned.total);
+    expect(graph.dispatches).toBe(planned.dispatches);
+    graph.destroy();
+    expect(gpu.counters.bufferBytes).toBe(before);
+  });
+
   it('gives the same bytes for the same seed', async () => {
     const small = { batch: 2, sequence: 16 };
     const rows = Array.from({ length: 5 }, (_, i) => {
       const inputIds = tokens.slice(i, i + 12);
-      return { inputIds, labels: inputIds, targets: 11 };
+      return [{ inputIds, labels: inputIds, targets: 11 }];
     });
-    const settings = {
-      steps: 3,
-      learningRate: 1e-2,
-      schedule: 'linear',
-      warmupSteps: 1,
-      weightDecay: 0.01,
-      maxGradNorm: 1,
-      seed: 'a',
-    } as const;
+    const changing = { ...settings, steps: 3, schedule: 'linear', warmupSteps: 1, weightDecay: 0.01 } as const;
     const graph = await StepGraph.create(model, adaptedMatrices(model.config, spec), small, { training: true });
-    const once = await train(graph, initialAdapter(model.config, spec, 'x'), rows, settings);
-    const again = await train(graph, initialAdapter(model.config, spec, 'x'), rows, settings);
+    const once = await train(graph, initialAdapter(model.config, spec, 'x'), rows, changing);
+    const again = await train(graph, initialAdapter(model.config, spec, 'x'), rows, changing);
     graph.destroy();
     expect(again.losses).toEqual(once.losses);
     for (const [module, { a, b }] of once.factors) {
       expect(again.factors.get(module)?.a).toEqual(a);
       expect(again.factors.get(module)?.b).toEqual(b);
     }
-    const batch = makeBatch(rows, 2, 16);
+    const batch = makeBatch(rows.slice(0, 2), 2, 16);
     expect(batch.targetTokens).toBe(22);
   });
 });
@@ -113,9 +126,13 @@ describe('choice of rank', () => {
 
   it('gives way to the volunteer’s own limits, and says so', async () => {
     const all = await rankVerdicts(model, question, NO_LIMITS);
-    const memoryOf = (rank: number) => all.find((verdict) => verdict.rank === rank)?.memoryBytes ?? 0;
-    const tight = await rankVerdicts(model, question, { ...NO_LIMITS, maxMemoryBytes: memoryOf(4) });
+    // Below the least that any rank takes, each verdict tells the least that its rank takes.
+    const least = await rankVerdicts(model, question, { ...NO_LIMITS, maxMemoryBytes: 1 });
+    const leastOf = (rank: number) => least.find((verdict) => verdict.rank === rank)?.memoryBytes ?? 0;
+    expect(leastOf(4)).toBeLessThan(all.find(({ rank }) => rank === 4)?.memoryBytes ?? 0);
+    const tight = await rankVerdicts(model, question, { ...NO_LIMITS, maxMemoryBytes: leastOf(4) });
     expect(chooseRank(tight)).toBe(4);
+    expect(tight[1]?.memoryBytes).toBe(leastOf(4));
     expect(tight[2]?.reason).toMatch(/^Rank 8 would need [\d.]+ MB; your limit is [\d.]+ MB\.$/);
     expect(chooseRank(await rankVerdicts(model, question, { ...NO_LIMITS, maxRank: 3 }))).toBe(2);
     expect(

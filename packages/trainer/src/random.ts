@@ -19,6 +19,9 @@ function seedOf(names: readonly string[]): number {
   return hash | 0;
 }
 
+/** 32 bits that depend on these names only. */
+export const integerSeed = (...names: string[]): number => seedOf(names) >>> 0;
+
 /** A stream of its own for these names, such as (run seed, tensor name). */
 export function seededRandom(...names: string[]): Random {
   const generator = xoroshiro128plus(seedOf(names));

@@ -1,13 +1,13 @@
 // Which rank this device can carry, and why not more: planned bytes against the volunteer's own limits and the device's,
 // then really allocated, smallest first, and touched. A refusal by the device means "does not fit", never an error.
 import type { Projection } from '@weft/formats';
-import { GpuError } from '@weft/wgsl-kernels';
 import { TrainerError } from './errors.ts';
 import { type AdapterSpec, adaptedMatrices, factorBytes, plainSpec } from './lora/adapter.ts';
 import type { BaseModel } from './model/base-model.ts';
-import { type GpuModel, slabLimit } from './plan/gpu-model.ts';
-import { planLayout, type StepShape } from './plan/layout.ts';
-import { type MemoryPlan, planMemory } from './plan/memory.ts';
+import { tryFit, type Unfit } from './plan/fit.ts';
+import type { GpuModel } from './plan/gpu-model.ts';
+import type { StepOptions, StepShape } from './plan/layout.ts';
+import { fitMemory, type MemoryPlan, type MemoryQuestion } from './plan/memory.ts';
 
 /** The volunteer's own caps; null where it set none. */
 export interface OwnLimits {
@@ -34,6 +34,8 @@ export interface RankQuestion {
   readonly alphaPerRank: number;
   readonly targets: readonly Projection[];
   readonly shape: StepShape;
+  /** What is fixed of the way a step is run; the rest is chosen to fit. */
+  readonly way?: Pick<StepOptions, 'microBatch' | 'checkpoint'>;
 }
 
 /** Header of an upload, generously. */
@@ -45,51 +47,47 @@ const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(bytes < 1e
 const specOf = ({ alphaPerRank, targets }: RankQuestion, rank: number): AdapterSpec =>
   plainSpec(rank, alphaPerRank * rank, targets);
 
-/** Why a rank is out of the volunteer's own limits, or null. */
-function beyondOwnLimits(rank: number, memory: MemoryPlan, upload: number, limits: OwnLimits): string | null {
+/** Why a rank is out of the volunteer's own limits but memory, or null. */
+function beyondOwnLimits(rank: number, upload: number, limits: OwnLimits): string | null {
   if (limits.maxRank !== null && rank > limits.maxRank) return `Rank ${rank} is above your limit of ${limits.maxRank}.`;
-  if (limits.maxMemoryBytes !== null && memory.total > limits.maxMemoryBytes) {
-    return `Rank ${rank} would need ${megabytes(memory.total)}; your limit is ${megabytes(limits.maxMemoryBytes)}.`;
-  }
   if (limits.maxUploadBytes !== null && upload > limits.maxUploadBytes) {
     return `Rank ${rank} would upload ${megabytes(upload)} a round; your limit is ${megabytes(limits.maxUploadBytes)}.`;
   }
   return null;
 }
 
-/** Allocates what a step at this rank takes beside the weights, touches it, and frees it. */
-async function fitsDevice(model: GpuModel, question: RankQuestion, rank: number): Promise<string | null> {
-  try {
-    const matrices = adaptedMatrices(model.config, specOf(question, rank));
-    const layout = planLayout(model.config, matrices, question.shape, {
-      training: true,
-      slabLimit: slabLimit(model.gpu),
-    });
-    (await layout.plan.allocate(model.gpu)).destroy();
-    return null;
-  } catch (error) {
-    if (error instanceof GpuError && error.code === 'out-of-memory') return `The GPU has no room for rank ${rank}.`;
-    if (error instanceof GpuError && error.code === 'shape')
-      return `Rank ${rank} is beyond this GPU’s limits: ${error.message}`;
-    throw error;
-  }
+function refusalOf(rank: number, { smallest, refusal }: Unfit, limits: OwnLimits): string {
+  if (refusal?.code === 'out-of-memory') return `The GPU has no room for rank ${rank}.`;
+  if (refusal) return `Rank ${rank} is beyond this GPU’s limits: ${refusal.message}`;
+  return `Rank ${rank} would need ${megabytes(smallest ?? 0)}; your limit is ${megabytes(limits.maxMemoryBytes ?? 0)}.`;
 }
 
 /**
- * A verdict for every rank of the run, in the order asked. Ranks are tried on the device in ascending order; the first that
- * does not fit ends the trying. Throws GpuError 'device-lost'.
+ * A verdict for every rank of the run, in ascending order: planned within the volunteer's limits, with smaller
+ * micro-batches and recomputed activations where that is what it takes, then tried on the device; the first that does not
+ * fit there ends the trying. Throws GpuError 'device-lost'.
  */
 export async function rankVerdicts(model: GpuModel, question: RankQuestion, limits: OwnLimits): Promise<RankVerdict[]> {
   const verdicts: RankVerdict[] = [];
+  const budget = limits.maxMemoryBytes ?? Number.POSITIVE_INFINITY;
   let full: string | null = null;
   for (const rank of [...question.ranks].sort((a, b) => a - b)) {
     const matrices = adaptedMatrices(model.config, specOf(question, rank));
-    // Arithmetic alone, whatever the device's largest binding: that limit is the device's word, below.
-    const memory = planMemory(model.config, matrices, question.shape, Number.MAX_SAFE_INTEGER);
     const uploadBytes = factorBytes(matrices) + HEADER_BYTES;
-    const own = beyondOwnLimits(rank, memory, uploadBytes, limits);
-    if (own === null && full === null) full = await fitsDevice(model, question, rank);
-    const refusal = own ?? full;
+    const own = beyondOwnLimits(rank, uploadBytes, limits);
+    const fit =
+      own === null && full === null ? await tryFit(model, matrices, question.shape, { ...question.way, budget }) : null;
+    const isPlan = fit !== null && 'total' in fit;
+    if (fit && !isPlan && fit.refusal) full = refusalOf(rank, fit, limits);
+    const refusal = own ?? full ?? (fit && !isPlan ? refusalOf(rank, fit, limits) : null);
+    const memory = isPlan
+      ? fit
+      : fitMemory(model.config, matrices, question.shape, {
+          ...question.way,
+          weights: model.type,
+          slabLimit: Number.MAX_SAFE_INTEGER,
+          budget,
+        }).plan;
     const takes = `Rank ${rank} takes ${megabytes(memory.total)} of GPU memory and uploads ${megabytes(uploadBytes)} a round.`;
     verdicts.push({ rank, fits: refusal === null, memoryBytes: memory.total, uploadBytes, reason: refusal ?? takes });
   }
@@ -106,10 +104,19 @@ export function chooseRank(verdicts: readonly RankVerdict[]): number {
   );
 }
 
-/** Planned bytes of every rank without a GPU, for a model that is not loaded on one. */
-export function plannedMemory(model: BaseModel, question: RankQuestion): { rank: number; memory: MemoryPlan }[] {
-  return question.ranks.map((rank) => ({
-    rank,
-    memory: planMemory(model.config, adaptedMatrices(model.config, specOf(question, rank)), question.shape),
-  }));
+/** Planned bytes of every rank within a budget, without a GPU. */
+export function plannedMemory(
+  { config }: Pick<BaseModel, 'config'>,
+  question: RankQuestion,
+  options: MemoryQuestion & { budget?: number } = {},
+): { rank: number; fits: boolean; memory: MemoryPlan }[] {
+  return question.ranks.map((rank) => {
+    const matrices = adaptedMatrices(config, specOf(question, rank));
+    const { plan, fits } = fitMemory(config, matrices, question.shape, {
+      ...question.way,
+      budget: Number.POSITIVE_INFINITY,
+      ...options,
+    });
+    return { rank, fits, memory: plan };
+  });
 }

@@ -20,7 +20,7 @@ const settings = {
   seed: 'seed',
 } as const;
 const inputIds = [1, 403, 407, 261, 378, 285, 2];
-const examples = [{ inputIds, labels: inputIds, targets: inputIds.length - 1 }];
+const examples = [[{ inputIds, labels: inputIds, targets: inputIds.length - 1 }]];
 
 describe('training', () => {
   let gpu: Gpu;
@@ -30,7 +30,7 @@ describe('training', () => {
   beforeAll(async () => {
     gpu = await openTestGpu();
     const read = async (file: string) => [file, await readAsset(`assets/models/stories260K/${file}`)] as const;
-    model = loadModel(new Map(await Promise.all(MODEL_FILES.map(read))));
+    model = await loadModel(new Map(await Promise.all(MODEL_FILES.map(read))));
     const onGpu = await GpuModel.upload(gpu, model);
     const matrices = adaptedMatrices(model.config, spec);
     graph = await StepGraph.create(onGpu, matrices, { batch: 2, sequence: 16 }, { training: true });

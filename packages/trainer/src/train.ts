@@ -1,9 +1,11 @@
-// Local training: a number of AdamW steps on shuffled rows, from start factors to trained ones.
+// Local training: a number of AdamW steps on shuffled rows, from start factors, or from a snapshot, to trained ones.
 import type { LoraAdapter, LoraFactors } from '@weft/formats';
 import { type Batch, trainingBatches } from './data/batches.ts';
 import type { Example } from './data/examples.ts';
 import { learningRateAt, type ScheduleName } from './optim/schedule.ts';
 import type { StepGraph, StepOutcome } from './plan/step.ts';
+import { integerSeed } from './random.ts';
+import type { TrainSnapshot, TrainTally } from './snapshot.ts';
 
 export interface TrainSettings {
   readonly steps: number;
@@ -13,7 +15,7 @@ export interface TrainSettings {
   readonly weightDecay: number;
   /** 0 turns clipping off. */
   readonly maxGradNorm: number;
-  /** Seeds the order of rows. */
+  /** Seeds the order of rows and the dropout masks. */
   readonly seed: string;
 }
 
@@ -37,6 +39,9 @@ export interface TrainHooks {
   /** True ends training after the step in progress. */
   finishEarly?(): boolean;
   onStep?(report: StepReport): void;
+  /** Takes snapshots, at least this many milliseconds apart. */
+  readonly snapshotMs?: number;
+  onSnapshot?(snapshot: TrainSnapshot): void | Promise<void>;
 }
 
 export interface TrainOutcome {
@@ -46,53 +51,75 @@ export interface TrainOutcome {
   readonly targetTokens: number;
   readonly examples: number;
   readonly tokensPerSecond: number;
+  /** What a snapshot taken now would say. */
+  readonly tally: TrainTally;
 }
 
 /** Submits longer than this are cut, so that the GPU stays free for the page between them. Milliseconds. */
 const SUBMIT_MS = 150;
 
+const sumOf = (batches: readonly Batch[], count: (batch: Batch) => number): number =>
+  batches.reduce((sum, batch) => sum + count(batch), 0);
+
 /**
- * Trains the graph from `start`. The result of a step is read while the next one runs. Rejects with TrainerError
- * 'non-finite', GpuError 'device-lost', or the signal's reason.
+ * Trains the graph from `start`, on rows that hold one example each, or several packed ones. The result of a step is read
+ * while the next one runs. The same snapshot gives the same steps as if training had never stopped. Rejects with
+ * TrainerError 'non-finite', GpuError 'device-lost', or the signal's reason.
  */
 export async function train(
   graph: StepGraph,
-  start: LoraAdapter,
-  examples: readonly Example[],
+  start: LoraAdapter | TrainSnapshot,
+  rows: readonly (readonly Example[])[],
   settings: TrainSettings,
   hooks: TrainHooks = {},
 ): Promise<TrainOutcome> {
-  graph.loadAdapter(start);
-  const { batch: batchSize, sequence } = graph.layout.shape;
-  const batches = trainingBatches(examples, batchSize, sequence, settings.seed);
-  const losses: number[] = [];
+  const resumed = 'optimiser' in start ? start : null;
+  graph.loadAdapter('optimiser' in start ? start.adapter : start);
+  if (resumed) graph.loadOptimiser(resumed.optimiser);
+  const { microBatch } = graph.layout;
+  const batches = trainingBatches(rows, { ...graph.layout.shape, microBatch }, settings.seed);
+  for (let step = 0; step < (resumed?.tally.steps ?? 0); step += 1) batches.next();
+  const losses = [...(resumed?.tally.losses ?? [])];
+  const counts = { targetTokens: 0, tokens: 0, examples: 0, busyMs: 0, ...resumed?.tally };
   const pending: Promise<void>[] = [];
-  let targetTokens = 0;
-  let tokens = 0;
-  let seenExamples = 0;
-  let busyMs = 0;
+  const settled = () => Promise.all(pending.splice(0));
+  const tokensPerSecond = () => (counts.busyMs > 0 ? (1000 * counts.tokens) / counts.busyMs : 0);
   let lastDone = 0;
+  let lastSnapshot = performance.now();
   let fastest = Number.POSITIVE_INFINITY;
 
-  const report = (step: number, batch: Batch, began: number, { loss, gradientNorm }: StepOutcome) => {
+  const report = (step: number, batch: readonly Batch[], began: number, { loss, gradientNorm }: StepOutcome) => {
     // Steps overlap by one: a step's time begins when it was queued or when the one before it was done.
     const now = performance.now();
     const milliseconds = now - Math.max(began, lastDone);
     lastDone = now;
     // The first step pays for the driver's own compiling, so the fastest so far tells best what a step takes.
     fastest = Math.min(fastest, milliseconds);
-    graph.plan.splitFor(fastest, SUBMIT_MS);
+    graph.splitFor(fastest, SUBMIT_MS);
     losses.push(loss);
-    targetTokens += batch.targetTokens;
-    tokens += batch.tokens;
-    seenExamples += batch.examples;
-    busyMs += milliseconds;
-    const tokensPerSecond = (1000 * tokens) / busyMs;
-    hooks.onStep?.({ step, steps: settings.steps, loss, gradientNorm, targetTokens, tokensPerSecond });
+    counts.targetTokens += sumOf(batch, ({ targetTokens }) => targetTokens);
+    counts.tokens += sumOf(batch, ({ tokens }) => tokens);
+    counts.examples += sumOf(batch, ({ examples }) => examples);
+    counts.busyMs += milliseconds;
+    const { targetTokens } = counts;
+    hooks.onStep?.({
+      step,
+      steps: settings.steps,
+      loss,
+      gradientNorm,
+      targetTokens,
+      tokensPerSecond: tokensPerSecond(),
+    });
+  };
+  const tally = (): TrainTally => ({ ...counts, steps: losses.length, losses: [...losses] });
+  const snapshot = async (adapter: LoraAdapter): Promise<TrainSnapshot> => {
+    const matrices = await graph.readFactors('params');
+    return { adapter: { ...adapter, matrices }, optimiser: await graph.readOptimiser(), tally: tally() };
   };
 
   try {
-    for (let step = 1; step <= settings.steps && !(step > 1 && hooks.finishEarly?.()); step += 1) {
+    const first = losses.length + 1;
+    for (let step = first; step <= settings.steps && !(step > first && hooks.finishEarly?.()); step += 1) {
       hooks.signal?.throwIfAborted();
       await hooks.whenRunning?.();
       hooks.signal?.throwIfAborted();
@@ -106,15 +133,22 @@ export async function train(
         weightDecay: settings.weightDecay,
         maxGradNorm: settings.maxGradNorm,
         step,
+        dropoutSeed: integerSeed(settings.seed, 'dropout', String(step)),
       });
       const done = running.then((outcome) => report(step, batch, began, outcome));
       // A failure is met where the step is awaited below; until then it must not count as unhandled.
       done.catch(() => undefined);
       pending.push(done);
       // The first step is awaited alone: it tells into how many submits one is cut.
-      while (pending.length > (step === 1 ? 0 : 1)) await pending.shift();
+      while (pending.length > (step === first ? 0 : 1)) await pending.shift();
+      if (hooks.onSnapshot && performance.now() - lastSnapshot >= (hooks.snapshotMs ?? 0)) {
+        await settled();
+        await hooks.onSnapshot(await snapshot('optimiser' in start ? start.adapter : start));
+        lastSnapshot = performance.now();
+        lastDone = lastSnapshot;
+      }
     }
-    await Promise.all(pending);
+    await settled();
   } finally {
     // However training ends, nothing of it is under way afterwards.
     await Promise.allSettled(pending);
@@ -123,8 +157,9 @@ export async function train(
     factors: await graph.readFactors('params'),
     losses,
     steps: losses.length,
-    targetTokens,
-    examples: seenExamples,
-    tokensPerSecond: busyMs > 0 ? (1000 * tokens) / busyMs : 0,
+    targetTokens: counts.targetTokens,
+    examples: counts.examples,
+    tokensPerSecond: tokensPerSecond(),
+    tally: tally(),
   };
 }

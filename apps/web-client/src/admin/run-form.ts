@@ -104,6 +104,18 @@ export const SECTIONS: readonly Section[] = [
     advanced: true,
     fields: [
       { key: 'targets', label: 'Adapted matrices', input: 'targets' },
+      {
+        key: 'baseDtype',
+        label: 'Base weights',
+        input: 'choice',
+        choices: [
+          ['f32', '32 bits: as they are'],
+          ['f16', '16 bits: half the memory'],
+          ['q8', '8 bits: a quarter of the memory'],
+          ['q4', '4 bits: a sixth of the memory, losses change most'],
+        ],
+        hint: 'How every device keeps the frozen weights.',
+      },
       { key: 'alphaPerRank', label: 'α per rank', input: 'number', hint: 'The scale α/r, the same at every rank.' },
       { key: 'weightDecay', label: 'Weight decay', input: 'number' },
       { key: 'maxGradNorm', label: 'Gradient norm limit', input: 'number', hint: '0 turns clipping off.' },

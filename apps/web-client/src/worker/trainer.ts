@@ -9,7 +9,10 @@ import type { ModelFiles, Trainer } from '@weft/volunteer';
 export async function openTrainer(): Promise<Trainer> {
   const gpu = await openGpu(navigator.gpu);
   const { deviceMemory } = navigator as WorkerNavigator & { deviceMemory?: number };
-  return createLocalTrainer(gpu, { deviceMemoryGiB: deviceMemory ?? null });
+  return createLocalTrainer(gpu, {
+    deviceMemoryGiB: deviceMemory ?? null,
+    reopenGpu: () => openGpu(navigator.gpu),
+  });
 }
 
 /** Remembers the model and run a trainer was last asked about, for {@link RowCounter}. */
@@ -43,11 +46,13 @@ export class RowCounter {
     ];
     if (!configFile) return null;
     const config = parseModelConfig(new TextDecoder().decode(configFile));
-    const tokenizer = tokenizerFile && tokenizerConfig ? loadTokenizer(tokenizerFile, tokenizerConfig, config) : null;
+    const extras = { chatTemplate: read('chat_template.jinja'), specialTokensMap: read('special_tokens_map.json') };
+    const tokenizer =
+      tokenizerFile && tokenizerConfig ? loadTokenizer(tokenizerFile, tokenizerConfig, config, extras) : null;
     const length = Math.min(this.#sequenceLength, config.maxPositions);
     const { truncated, unlabelled } = encodeRows(
       parseDataLines(rows, 'your file'),
-      { config, weights: new Map(), tokenizer },
+      { config, tokenizer },
       length,
     );
     return { cut: truncated, unlabelled };

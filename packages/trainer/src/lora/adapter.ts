@@ -1,10 +1,10 @@
 // The adapter in training: which matrices it adapts at which rank, and its first values.
 import {
   alphaOf,
-  type ModelConfig,
   type LoraAdapter,
   type LoraFactors,
   loraTargets,
+  type ModelConfig,
   PROJECTIONS,
   type Projection,
   type RankSpec,
@@ -18,6 +18,8 @@ import { seededRandom } from '../random.ts';
 /** What adapts a model: ranks and alphas (PEFT's patterns), and the projections they apply to. */
 export interface AdapterSpec extends RankSpec {
   readonly targets: readonly Projection[];
+  /** Scales are α/√r instead of α/r (Kalajdzievski 2023). */
+  readonly rslora?: boolean;
 }
 
 /** One adapted matrix before it has values. */
@@ -43,9 +45,9 @@ export function plainSpec(
 export function adaptedMatrices(config: ModelConfig, spec: AdapterSpec): AdaptedMatrix[] {
   return loraTargets(config, spec.targets).map(({ module, in: columns, out }) => {
     const asked = rankOf(spec, module);
-    const scale = scaleOf(alphaOf(spec, module), asked);
+    const scale = scaleOf(alphaOf(spec, module), asked, spec.rslora);
     const rank = Math.min(asked, columns, out);
-    return { module, in: columns, out, rank, alpha: scale * rank, scale };
+    return { module, in: columns, out, rank, alpha: scale * (spec.rslora ? Math.sqrt(rank) : rank), scale };
   });
 }
 
@@ -63,7 +65,8 @@ export function initialAdapter(config: ModelConfig, spec: AdapterSpec, seed: str
     const a = Float32Array.from({ length: matrix.rank * matrix.in }, () => (2 * random.uniform() - 1) * bound);
     return { ...matrix, a, b: new Float32Array(matrix.out * matrix.rank) };
   });
-  return { baseModel: '', rslora: false, matrices: new Map(matrices.map((factors) => [factors.module, factors])) };
+  const rslora = spec.rslora ?? false;
+  return { baseModel: '', rslora, matrices: new Map(matrices.map((factors) => [factors.module, factors])) };
 }
 
 /** Reads a start blob (PEFT names) and proves that it has the granted ranks. Throws TrainerError 'rank-mismatch' or FormatError. */
@@ -74,10 +77,10 @@ export function adapterFromBlob(config: ModelConfig, spec: AdapterSpec, blob: Ui
     alpha: spec.alpha,
     rankPattern: Object.fromEntries(wanted.map(({ module, rank }) => [module.replaceAll('.', '\\.'), rank])),
     alphaPattern: Object.fromEntries(wanted.map(({ module, alpha }) => [module.replaceAll('.', '\\.'), alpha])),
-    rslora: false,
+    rslora: spec.rslora ?? false,
   };
   const matrices = readFactors(blob, exact, 'the start weights');
-  const adapter = { baseModel: '', rslora: false, matrices };
+  const adapter = { baseModel: '', rslora: exact.rslora, matrices };
   checkAdapter(config, adapter);
   for (const { module, rank } of wanted) {
     const actual = matrices.get(module)?.rank;

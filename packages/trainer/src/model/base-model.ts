@@ -1,61 +1,83 @@
-// A base model read from the files of a Hugging Face folder: configuration, float32 weights, tokenizer.
+// A base model opened from the files of a Hugging Face folder: configuration, tokenizer, and weights that are read from
+// their files piece by piece when somebody wants them.
 import {
+  type ByteSource,
+  type Checkpoint,
   FormatError,
+  inMemory,
   type ModelConfig,
-  modelTensors,
-  parseModelConfig,
-  readSafetensors,
-  toFloat32,
+  openCheckpoint,
 } from '@weft/formats';
+import { z } from 'zod';
 import { TrainerError } from '../errors.ts';
 import { loadTokenizer, type TextTokenizer } from './tokenizer.ts';
 
 export interface BaseModel {
   readonly config: ModelConfig;
-  /** Every tensor of modelTensors(config), float32, by Hugging Face name. */
-  readonly weights: ReadonlyMap<string, Float32Array>;
+  readonly checkpoint: Checkpoint;
   /** null when the folder has no tokenizer: enough for rows that are already tokens. */
   readonly tokenizer: TextTokenizer | null;
 }
 
-/** Files a model folder must have; tokenizer.json and tokenizer_config.json come as a pair or not at all. */
+/** Files of a model folder that is not sharded; tokenizer.json and tokenizer_config.json come as a pair or not at all. */
 export const MODEL_FILES = ['config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json'] as const;
 
-/**
- * Reads a model from its files by name. Throws FormatError 'model-missing', 'model-config', 'unsupported-architecture',
- * 'model-tensor' or a safetensors code, each naming the file or tensor at fault.
- */
-export function loadModel(files: ReadonlyMap<string, Uint8Array>): BaseModel {
-  const need = (name: string): Uint8Array => {
-    const bytes = files.get(name);
-    if (!bytes)
-      throw new FormatError(
-        'model-missing',
-        `The model has no ${name}. A model folder holds ${MODEL_FILES.join(', ')}.`,
-      );
-    return bytes;
-  };
-  const config = parseModelConfig(new TextDecoder().decode(need('config.json')));
-  const { tensors } = readSafetensors(need('model.safetensors'), 'model.safetensors');
-  const weights = new Map<string, Float32Array>();
-  for (const { name, shape } of modelTensors(config)) {
-    const tensor = tensors.get(name);
-    if (!tensor) throw new FormatError('model-tensor', `model.safetensors has no ${name}, which config.json promises.`);
-    if (tensor.shape.join() !== shape.join()) {
-      throw new FormatError(
-        'model-tensor',
-        `model.safetensors: ${name} is [${tensor.shape}] where config.json promises [${shape}].`,
-      );
-    }
-    weights.set(name, toFloat32(tensor, name));
+/** Files read where a folder has them. */
+export const OPTIONAL_MODEL_FILES = [
+  'generation_config.json',
+  'chat_template.jinja',
+  'special_tokens_map.json',
+] as const;
+
+const generationSchema = z.object({ eos_token_id: z.union([z.int(), z.array(z.int())]).nullish() });
+
+/** Chat models end a turn with tokens that only generation_config.json names. */
+function endTokens(config: ModelConfig, generationConfig: Uint8Array | null): readonly number[] {
+  if (!generationConfig) return config.eosTokenIds;
+  let parsed: z.output<typeof generationSchema>;
+  try {
+    parsed = generationSchema.parse(JSON.parse(new TextDecoder().decode(generationConfig)));
+  } catch (cause) {
+    throw new FormatError('model-config', 'generation_config.json is malformed; fetch it again.', { cause });
   }
-  const tokenizerJson = files.get('tokenizer.json');
-  const tokenizer = tokenizerJson ? loadTokenizer(tokenizerJson, need('tokenizer_config.json'), config) : null;
-  return { config, weights, tokenizer };
+  return [...new Set([...config.eosTokenIds, ...[parsed.eos_token_id ?? []].flat()])];
+}
+
+/**
+ * Opens a model from its files by name, in memory or read in parts. Throws FormatError 'model-missing', 'model-config',
+ * 'unsupported-architecture', 'model-tensor' or a safetensors code, each naming the file or tensor at fault.
+ */
+export async function loadModel(files: ReadonlyMap<string, Uint8Array | ByteSource>): Promise<BaseModel> {
+  const sources = new Map(
+    [...files].map(([name, file]) => [name, file instanceof Uint8Array ? inMemory(file) : file] as const),
+  );
+  const read = async (name: string): Promise<Uint8Array | null> => {
+    const source = sources.get(name);
+    return source ? await source.read(0, source.size) : null;
+  };
+  const checkpoint = await openCheckpoint(sources);
+  const config = {
+    ...checkpoint.config,
+    eosTokenIds: endTokens(checkpoint.config, await read('generation_config.json')),
+  };
+  const tokenizerJson = await read('tokenizer.json');
+  if (!tokenizerJson) return { config, checkpoint, tokenizer: null };
+  const tokenizerConfig = await read('tokenizer_config.json');
+  if (!tokenizerConfig) {
+    throw new FormatError(
+      'model-missing',
+      `The model has no tokenizer_config.json. A model folder holds ${MODEL_FILES.join(', ')}.`,
+    );
+  }
+  const extras = {
+    chatTemplate: (await read('chat_template.jinja')) ?? undefined,
+    specialTokensMap: (await read('special_tokens_map.json')) ?? undefined,
+  };
+  return { config, checkpoint, tokenizer: loadTokenizer(tokenizerJson, tokenizerConfig, config, extras) };
 }
 
 /** The model's tokenizer. Throws TrainerError 'no-tokenizer'. */
-export function requireTokenizer(model: BaseModel): TextTokenizer {
+export function requireTokenizer(model: Pick<BaseModel, 'tokenizer'>): TextTokenizer {
   if (model.tokenizer) return model.tokenizer;
   throw new TrainerError(
     'no-tokenizer',

@@ -1,81 +1,120 @@
-// One linear layer of the model, with its LoRA branch where it has one.
+// One linear layer of the model: its frozen weight and bias, its LoRA branch in training, frozen side adapters.
 import {
-  type KernelCall,
-  linearLoraBackward,
-  linearLoraForward,
-  matmulNN,
+  biasAdd,
+  dropout,
+  loraBackward,
+  loraForward,
   matmulNT,
-  reshape,
-  subTensor,
   type Tensor,
-  type TensorSource,
+  weightNN,
+  weightNT,
 } from '@weft/wgsl-kernels';
-import type { LayerRefs, Layout } from './layout.ts';
+import { TrainerError } from '../errors.ts';
+import type { GraphBuilder } from './builder.ts';
+import type { FactorLayout } from './factors.ts';
 
-/** Looks tensors up for the call builders: weights by name, activations by reference. */
-export interface Graph {
-  readonly layout: Layout;
-  readonly source: TensorSource;
-  weight(name: string): Tensor;
+interface Branch {
+  readonly a: Tensor;
+  readonly b: Tensor;
+  readonly rank: number;
+  readonly scale: number;
 }
 
-/** A view of one factor inside a flat tensor laid out as the parameters are. */
-export function factorView(graph: Graph, flat: Tensor, module: string, factor: 'a' | 'b'): Tensor | null {
-  const place = graph.layout.places.get(module);
-  if (!place) return null;
-  const { in: columns, out, rank } = place.matrix;
-  return subTensor(flat, place[factor], factor === 'a' ? [rank, columns] : [out, rank]);
+function branchOf(layout: FactorLayout, module: string): Branch | null {
+  const matrix = layout.places.get(module)?.matrix;
+  const a = layout.view(module, 'a', 'params');
+  const b = layout.view(module, 'b', 'params');
+  return matrix && a && b ? { a, b, rank: matrix.rank, scale: matrix.scale } : null;
 }
 
-function branch(graph: Graph, layer: LayerRefs, module: string) {
-  const { params } = graph.layout.forward;
-  const place = graph.layout.places.get(module);
-  const xaRef = layer.xa.get(module);
-  if (!params || !place || !xaRef) return null;
-  const flat = graph.source.get(params);
-  const a = factorView(graph, flat, module, 'a');
-  const b = factorView(graph, flat, module, 'b');
-  return a && b ? { a, b, xa: graph.source.get(xaRef), scale: place.matrix.scale, rank: place.matrix.rank } : null;
+/** Distinguishes the dropout masks of the layers; the same in the forward pass, when recomputed, and in the backward pass. */
+const saltOf = (layout: FactorLayout, module: string): number => [...layout.places.keys()].indexOf(module);
+
+const rowsOf = (x: Tensor): number => x.shape[0] ?? 0;
+
+const isTrained = (g: GraphBuilder, layout: FactorLayout): boolean => layout === g.adapters[0];
+
+/** The input of the A factor: x, or x with elements dropped while training (PEFT drops before A). */
+function loraInput(g: GraphBuilder, layout: FactorLayout, module: string, x: Tensor): Tensor {
+  if (!g.dropout || !isTrained(g, layout)) return x;
+  const dropped = g.temporary(`${module}.dropped`, x.shape);
+  const { seed, rate } = g.dropout;
+  g.push(dropout({ x, seed, out: dropped }, { rate, salt: saltOf(layout, module), accumulate: false }));
+  return dropped;
 }
 
-/** y = x·Wᵀ (+ LoRA) for the layer named `module`. */
-export function linearForward(graph: Graph, layer: LayerRefs, module: string, x: Tensor, y: Tensor): KernelCall[] {
-  const w = graph.weight(`${module}.weight`);
-  const lora = branch(graph, layer, module);
-  return lora
-    ? linearLoraForward({ x, w, y, a: lora.a, b: lora.b, xa: lora.xa }, { scale: lora.scale })
-    : matmulNT({ a: x, b: w, c: y });
+/**
+ * y = x·Wᵀ + bias + Σ s·(x·Aᵀ)·Bᵀ over the adapters. Returns x·Aᵀ [N, r] of the adapter in training, which the backward
+ * pass wants. Without `y` that is all that is computed.
+ */
+export function linearForward(g: GraphBuilder, module: string, x: Tensor, y: Tensor | null): Tensor | null {
+  if (y) {
+    g.push(weightNT({ x, w: g.weights.matrix(`${module}.weight`), y }));
+    const projection = module.slice(module.lastIndexOf('.') + 1);
+    if (g.config.biases.some((biased) => biased === projection))
+      g.push(biasAdd({ y, bias: g.weights.vector(`${module}.bias`) }));
+  }
+  let kept: Tensor | null = null;
+  for (const layout of g.adapters) {
+    const branch = branchOf(layout, module);
+    if (!branch || (!y && !isTrained(g, layout))) continue;
+    const { a, b, rank, scale } = branch;
+    const xa = g.temporary(`${module}.xa`, [rowsOf(x), rank]);
+    const input = loraInput(g, layout, module, x);
+    g.push(y ? loraForward({ x: input, a, b, y, xa }, { scale }) : matmulNT({ a: input, b: a, c: xa }));
+    if (isTrained(g, layout)) kept = xa;
+  }
+  return kept;
 }
 
-/** Gradients of the factors, and of x where `dx` is given (added to it when `accumulate`). */
+/**
+ * Adds to the gradients of the trained factors; gives the gradient of x in `dx`, or adds it when `accumulate`. `dx` null:
+ * nothing flows further down.
+ */
 export function linearBackward(
-  graph: Graph,
-  layer: LayerRefs,
+  g: GraphBuilder,
   module: string,
-  { x, dy, dx, accumulate }: { x: Tensor; dy: Tensor; dx: Tensor | null; accumulate: boolean },
-): KernelCall[] {
-  const w = graph.weight(`${module}.weight`);
-  const lora = branch(graph, layer, module);
-  const { backward } = graph.layout;
-  if (!lora || !backward) return dx ? matmulNN({ a: dy, b: w, c: dx }, { accumulate }) : [];
-  const rows = x.shape[0] ?? 0;
-  const dxa = reshape(subTensor(graph.source.get(backward.dxa), 0, [rows * lora.rank]), [rows, lora.rank]);
-  const grads = graph.source.get(backward.grads);
-  const da = factorView(graph, grads, module, 'a');
-  const db = factorView(graph, grads, module, 'b');
-  return linearLoraBackward(
-    {
-      dy,
-      x,
-      xa: lora.xa,
-      w,
-      a: lora.a,
-      b: lora.b,
-      dxa,
-      ...(dx ? { dx } : {}),
-      ...(da ? { da } : {}),
-      ...(db ? { db } : {}),
-    },
-    { scale: lora.scale, accumulateDx: accumulate },
-  );
+  {
+    x,
+    xa,
+    dy,
+    dx,
+    accumulate = false,
+  }: { x: Tensor; xa: Tensor | null; dy: Tensor; dx: Tensor | null; accumulate?: boolean },
+): void {
+  if (dx) g.push(weightNN({ dy, w: g.weights.matrix(`${module}.weight`), dx }, { accumulate }));
+  for (const layout of g.adapters) {
+    const branch = branchOf(layout, module);
+    if (!branch) continue;
+    const { a, b, rank, scale } = branch;
+    const trained = isTrained(g, layout);
+    const da = trained ? layout.view(module, 'a', 'grads') : null;
+    const db = trained ? layout.view(module, 'b', 'grads') : null;
+    if (!dx && !da && !db) continue;
+    if (trained && !xa) throw new TrainerError('bad-settings', `The forward pass kept nothing of ${module}.`);
+    const dxa = g.temporary(`${module}.dxa`, [rowsOf(x), rank]);
+    const masked = trained && g.dropout !== null;
+    const input = da ? loraInput(g, layout, module, x) : x;
+    const dropped = masked && dx ? g.temporary(`${module}.dx`, x.shape) : null;
+    g.push(
+      loraBackward(
+        {
+          dy,
+          x: input,
+          xa: xa ?? dxa,
+          a,
+          b,
+          dxa,
+          ...(da ? { da } : {}),
+          ...(db ? { db } : {}),
+          ...(dropped ? { dxLora: dropped } : dx ? { dx } : {}),
+        },
+        { scale, accumulateFactors: true },
+      ),
+    );
+    if (g.dropout && dropped && dx) {
+      const { seed, rate } = g.dropout;
+      g.push(dropout({ x: dropped, seed, out: dx }, { rate, salt: saltOf(layout, module), accumulate: true }));
+    }
+  }
 }

@@ -1,19 +1,27 @@
-// Memory is computed, not discovered: the exact bytes of everything a plan will create, before it creates anything.
+// Memory is computed, not discovered: the exact bytes of everything a step will create, before it creates anything; and
+// the choice of micro-batch and checkpointing that fits a budget.
 import type { ModelConfig } from '@weft/formats';
-import { type KernelCall, type TensorRef, uniformBytes } from '@weft/wgsl-kernels';
+import { type TensorRef, uniformBytes, type WeightType } from '@weft/wgsl-kernels';
 import type { AdaptedMatrix } from '../lora/adapter.ts';
-import { planWeights } from './gpu-model.ts';
-import { type Layout, planLayout, READBACK_DEPTH, REPORT_ELEMENTS, type StepShape } from './layout.ts';
-import { stepCalls } from './step.ts';
+import { planWeights, weightsIn } from './gpu-model.ts';
+import { planStep, READBACK_DEPTH, REPORT_ELEMENTS, type StepOptions, type StepShape } from './layout.ts';
+import { stepParts } from './step.ts';
 
 /** Exact bytes by purpose. Their sum is what the device is asked for. */
 export interface MemoryPlan {
+  readonly microBatch: number;
+  readonly checkpoint: boolean;
   readonly weights: number;
+  /** Everything that lives within a step only: activations, their gradients, a chunk of logits; it shares this memory. */
   readonly activations: number;
-  readonly logits: number;
-  readonly gradients: number;
+  /** Factors of the adapter, and of frozen ones beside it. */
   readonly adapter: number;
+  /** Gradients of the factors. */
+  readonly gradients: number;
+  /** AdamW's moments. */
   readonly optimiser: number;
+  /** Batch, rotary tables, loss by row, report. */
+  readonly inputs: number;
   readonly uniforms: number;
   readonly readback: number;
   readonly total: number;
@@ -23,54 +31,86 @@ export interface MemoryPlan {
   readonly dispatches: number;
 }
 
-const sum = (refs: readonly (TensorRef | null)[]): number =>
-  refs.reduce((bytes, ref) => bytes + (ref ? Math.ceil(ref.bytes / 256) * 256 : 0), 0);
+export interface MemoryQuestion extends Omit<StepOptions, 'training'> {
+  /** How the base model's matrices are kept; float32 unless given. */
+  readonly weights?: WeightType;
+}
 
-/** What a training step on this model takes. Throws GpuError 'shape' when a tensor is beyond `slabLimit` bytes. */
+const sum = (refs: readonly TensorRef[]): number =>
+  refs.reduce((bytes, ref) => bytes + Math.ceil(ref.bytes / 256) * 256, 0);
+
+/** What a training step on this model takes. Throws GpuError 'shape' when a tensor that cannot be cut is beyond `slabLimit`. */
 export function planMemory(
   config: ModelConfig,
   matrices: readonly AdaptedMatrix[],
   shape: StepShape,
-  slabLimit?: number,
+  question: MemoryQuestion = {},
 ): MemoryPlan {
-  const weights = planWeights(config, slabLimit);
-  const layout = planLayout(config, matrices, shape, {
+  const weights = planWeights(config, question.weights ?? 'f32', question.slabLimit);
+  const layout = planStep(config, weightsIn(weights, weights.plan.describe()), matrices, shape, {
+    ...question,
     training: true,
-    ...(slabLimit === undefined ? {} : { slabLimit }),
   });
-  const described = weights.plan.describe();
-  const calls = stepCalls(config, {
-    layout,
-    source: layout.plan.describe(),
-    weight: (name) => {
-      const ref = weights.refs.get(name);
-      if (!ref) throw new RangeError(`The model has no tensor ${name}.`);
-      return described.get(ref);
-    },
-  });
-  return summarise(layout, weights.plan.bytes, calls);
-}
-
-function summarise(layout: Layout, weights: number, calls: readonly KernelCall[]): MemoryPlan {
-  const { forward, backward } = layout;
-  const adapter = sum([forward.params]);
-  const optimiser = backward ? sum([backward.m, backward.v, backward.hyper, backward.partials]) : 0;
-  const gradients = backward ? sum(Object.values(backward)) - optimiser : 0;
-  const logits = sum([forward.logits]);
-  const uniforms = uniformBytes(calls);
+  const { factors, sides, plan, microBatch, checkpoint, micro, update } = layout;
+  const adapter = sum([factors, ...sides].flatMap((each) => each.tensors('params')));
+  const gradients = sum(factors.tensors('grads'));
+  const optimiser = sum([...factors.tensors('m'), ...factors.tensors('v')]);
+  const activations = plan.sharedBytes;
+  const uniforms = stepParts(layout).reduce((bytes, calls) => bytes + uniformBytes(calls), 0);
   const readback = 4 * REPORT_ELEMENTS * READBACK_DEPTH;
-  const activations = layout.plan.bytes - adapter - optimiser - gradients - logits;
+  const microBatches = shape.batch / microBatch;
   return {
-    weights,
+    microBatch,
+    checkpoint,
+    weights: weights.plan.bytes,
     activations,
-    logits,
-    gradients,
     adapter,
+    gradients,
     optimiser,
+    inputs: plan.bytes - activations - adapter - gradients - optimiser,
     uniforms,
     readback,
-    total: weights + layout.plan.bytes + uniforms + readback,
-    flops: calls.reduce((total, call) => total + call.flops, 0),
-    dispatches: calls.length,
+    total: weights.plan.bytes + plan.bytes + uniforms + readback,
+    flops:
+      microBatches * micro.reduce((total, call) => total + call.flops, 0) +
+      update.reduce((total, call) => total + call.flops, 0),
+    dispatches: microBatches * micro.length + update.length,
   };
+}
+
+/** Tokens that keep a GPU busy: smaller micro-batches are tried after recomputing activations is. */
+const BUSY_TOKENS = 256;
+
+/** Ways to run a step, the fastest first. What is fixed in the question stays. */
+export function stepVariants(
+  { batch, sequence }: StepShape,
+  fixed: Pick<StepOptions, 'microBatch' | 'checkpoint'> = {},
+): { microBatch: number; checkpoint: boolean }[] {
+  const divisors = Array.from({ length: batch }, (_, i) => batch - i).filter((rows) => batch % rows === 0);
+  const sizes = fixed.microBatch === undefined ? divisors : [fixed.microBatch];
+  const isBusy = (microBatch: number) => microBatch === batch || microBatch * sequence >= BUSY_TOKENS;
+  const all = [
+    ...sizes.filter(isBusy).map((microBatch) => ({ microBatch, checkpoint: false })),
+    ...sizes.filter(isBusy).map((microBatch) => ({ microBatch, checkpoint: true })),
+    ...sizes
+      .filter((size) => !isBusy(size))
+      .flatMap((microBatch) => [false, true].map((checkpoint) => ({ microBatch, checkpoint }))),
+  ];
+  return all.filter(({ checkpoint }) => fixed.checkpoint === undefined || checkpoint === fixed.checkpoint);
+}
+
+/** The fastest way to run a step within `budget` bytes, or the smallest one where none fits. */
+export function fitMemory(
+  config: ModelConfig,
+  matrices: readonly AdaptedMatrix[],
+  shape: StepShape,
+  question: MemoryQuestion & { budget: number },
+): { plan: MemoryPlan; fits: boolean } {
+  let smallest: MemoryPlan | null = null;
+  for (const variant of stepVariants(shape, question)) {
+    const plan = planMemory(config, matrices, shape, { ...question, ...variant });
+    if (plan.total <= question.budget) return { plan, fits: true };
+    if (!smallest || plan.total < smallest.total) smallest = plan;
+  }
+  return { plan: smallest ?? planMemory(config, matrices, shape, question), fits: false };
 }

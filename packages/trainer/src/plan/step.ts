@@ -1,29 +1,33 @@
-// One training step as one recorded plan: forward, loss, backward, gradient norm, AdamW. Made once for a shape and a
-// spec, replayed for every batch; a batch changes the content of four small tensors and nothing else.
-import type { ModelConfig, LoraAdapter, LoraFactors } from '@weft/formats';
+// One training step as recorded plans: forward, loss and backward for a micro-batch, then gradient norm and AdamW. Made
+// once for a shape and a spec, replayed for every batch; a batch changes the content of a few small tensors and nothing
+// else. A step of one micro-batch is one plan.
+import type { LoraAdapter, LoraFactors } from '@weft/formats';
 import {
   type AdamwHyper,
   type Arena,
-  adamw,
   adamwHyper,
-  gradientNorm,
-  type KernelCall,
   type Plan,
   PlanRecorder,
   ReadbackRing,
   readTensor,
   ropeTables,
-  subTensor,
-  writeTensor,
+  type TensorRef,
+  type TypedArray,
 } from '@weft/wgsl-kernels';
 import type { Batch } from '../data/batches.ts';
 import { TrainerError } from '../errors.ts';
 import type { AdaptedMatrix } from '../lora/adapter.ts';
-import { backwardCalls } from './backward.ts';
-import { hiddenStates, lossCalls } from './forward.ts';
+import type { FactorKind } from './factors.ts';
 import { type GpuModel, slabLimit } from './gpu-model.ts';
-import { type Layout, planLayout, READBACK_DEPTH, REPORT_ELEMENTS, REPORT_NORM_AT, type StepShape } from './layout.ts';
-import type { Graph } from './linear.ts';
+import {
+  planStep,
+  READBACK_DEPTH,
+  REPORT_ELEMENTS,
+  REPORT_NORM_AT,
+  type StepLayout,
+  type StepOptions,
+  type StepShape,
+} from './layout.ts';
 
 /** What one step reports when it is done. */
 export interface StepOutcome {
@@ -33,120 +37,136 @@ export interface StepOutcome {
   readonly gradientNorm: number;
 }
 
-/** All calls of a step whose layout is for training; forward and loss only otherwise. */
-export function stepCalls(
-  config: ModelConfig,
-  graph: Graph,
-  options: { update: boolean } = { update: true },
-): KernelCall[] {
-  const { forward, backward } = graph.layout;
-  const calls = [...hiddenStates(graph, config), ...lossCalls(graph, config)];
-  if (!backward || !forward.params) return calls;
-  const t = graph.source.get.bind(graph.source);
-  const grad = t(backward.grads);
-  const norm = subTensor(t(forward.report), REPORT_NORM_AT, [2]);
-  calls.push(
-    ...backwardCalls(graph, config, backward),
-    ...gradientNorm({ grads: grad, partials: t(backward.partials), out: norm }),
-  );
-  if (options.update) {
-    calls.push(
-      ...adamw({ param: t(forward.params), grad, m: t(backward.m), v: t(backward.v), hyper: t(backward.hyper), norm }),
-    );
-  }
-  return calls;
+/** First and second moments of AdamW, in the place of the factors they belong to. */
+export interface OptimiserState {
+  readonly m: ReadonlyMap<string, LoraFactors>;
+  readonly v: ReadonlyMap<string, LoraFactors>;
+}
+
+/** What a step takes beside its batch. */
+export interface StepInput extends AdamwHyper {
+  /** Seeds the dropout masks of this step; unused without dropout. */
+  readonly dropoutSeed?: number;
+}
+
+/** Kernel calls of the plans a step is recorded as; the first also clears what adds up. */
+export function stepParts({ micro, update, microBatch, shape }: StepLayout) {
+  return microBatch === shape.batch ? [[...micro, ...update]] : [[], micro, update];
 }
 
 export class StepGraph {
-  readonly layout: Layout;
+  readonly layout: StepLayout;
   readonly matrices: readonly AdaptedMatrix[];
-  readonly plan: Plan;
   readonly #model: GpuModel;
   readonly #arena: Arena;
+  readonly #plans: readonly Plan[];
   readonly #ring: ReadbackRing;
 
   private constructor(
     model: GpuModel,
-    layout: Layout,
+    layout: StepLayout,
     matrices: readonly AdaptedMatrix[],
-    arena: Arena,
-    plan: Plan,
-    ring: ReadbackRing,
+    { arena, plans, ring }: { arena: Arena; plans: readonly Plan[]; ring: ReadbackRing },
   ) {
     this.#model = model;
     this.layout = layout;
     this.matrices = matrices;
     this.#arena = arena;
-    this.plan = plan;
+    this.#plans = plans;
     this.#ring = ring;
   }
 
-  /**
-   * Allocates and records. `training: false` gives forward and loss alone; `update: false` stops at the gradients.
-   * Throws GpuError 'out-of-memory', 'shape' or 'shader'.
-   */
+  /** Allocates and records. Throws GpuError 'out-of-memory', 'shape' or 'shader', TrainerError 'bad-settings'. */
   static async create(
     model: GpuModel,
     matrices: readonly AdaptedMatrix[],
     shape: StepShape,
-    options: { training: boolean; update?: boolean; onCompile?: (done: number, total: number) => void },
+    options: StepOptions & { onCompile?: (done: number, total: number) => void },
   ): Promise<StepGraph> {
     const { gpu, config } = model;
-    const layout = planLayout(config, matrices, shape, { training: options.training, slabLimit: slabLimit(gpu) });
-    const arena = await layout.plan.allocate(gpu);
-    try {
-      const recorder = new PlanRecorder(gpu);
-      const graph = { layout, source: arena, weight: (name: string) => model.weight(name) };
-      recorder.call(...stepCalls(config, graph, { update: options.update ?? true }));
-      const plan = await recorder.finish(options.onCompile);
-      const { cos, sin } = ropeTables(shape.sequence, config.headSize, config.ropeTheta);
-      arena.write(arena.get(layout.forward.cos), cos);
-      arena.write(arena.get(layout.forward.sin), sin);
-      return new StepGraph(
-        model,
-        layout,
-        matrices,
-        arena,
-        plan,
-        new ReadbackRing(gpu, 4 * REPORT_ELEMENTS, READBACK_DEPTH),
+    const { microBatch = shape.batch } = options;
+    if (!Number.isInteger(shape.batch / microBatch)) {
+      throw new TrainerError(
+        'bad-settings',
+        `A batch of ${shape.batch} rows cannot be cut into parts of ${microBatch}.`,
       );
+    }
+    const limit = Math.min(options.slabLimit ?? Number.POSITIVE_INFINITY, slabLimit(gpu));
+    const layout = planStep(config, model, matrices, shape, { ...options, slabLimit: limit });
+    const arena = await layout.plan.allocate(gpu);
+    const plans: Plan[] = [];
+    try {
+      for (const [i, calls] of stepParts(layout).entries()) {
+        const recorder = new PlanRecorder(gpu);
+        if (i === 0) for (const ref of layout.cleared) recorder.clear(arena.get(ref));
+        recorder.call(...arena.bind(calls));
+        plans.push(await recorder.finish(options.onCompile));
+      }
+      const { cos, sin } = ropeTables(shape.sequence, config.headSize, {
+        theta: config.ropeTheta,
+        scaling: config.ropeScaling,
+      });
+      arena.write(arena.get(layout.tensors.cos), cos);
+      arena.write(arena.get(layout.tensors.sin), sin);
+      const ring = new ReadbackRing(gpu, 4 * REPORT_ELEMENTS, READBACK_DEPTH);
+      const graph = new StepGraph(model, layout, matrices, { arena, plans, ring });
+      for (const [i, side] of (options.sides ?? []).entries()) graph.#loadSide(i, side);
+      return graph;
     } catch (error) {
+      for (const plan of plans) plan.destroy();
       arena.destroy();
       throw error;
     }
   }
 
+  /** Dispatches of one step. */
+  get dispatches(): number {
+    const microBatches = this.layout.shape.batch / this.layout.microBatch;
+    return this.layout.micro.length * microBatches + this.layout.update.length;
+  }
+
+  #write(contents: ReadonlyMap<TensorRef, TypedArray>): void {
+    for (const [ref, content] of contents) this.#arena.write(this.#arena.get(ref), content);
+  }
+
+  #loadSide(index: number, side: readonly (AdaptedMatrix | LoraFactors)[]): void {
+    const factors = new Map<string, LoraFactors>();
+    for (const matrix of side) {
+      if (!('a' in matrix))
+        throw new TrainerError('bad-settings', `The frozen side adapter has no values for ${matrix.module}.`);
+      factors.set(matrix.module, matrix);
+    }
+    const layout = this.layout.sides[index];
+    if (layout) this.#write(layout.gather('params', factors));
+  }
+
   /** Puts the adapter's factors in place and forgets the optimiser's state. Throws TrainerError 'rank-mismatch'. */
   loadAdapter(adapter: LoraAdapter): void {
-    const { params } = this.layout.forward;
-    if (!params) return;
-    const flat = new Float32Array(this.layout.parameters);
-    for (const { a, b, matrix } of this.layout.places.values()) {
-      const factors = adapter.matrices.get(matrix.module);
-      if (
-        !factors ||
-        factors.rank !== matrix.rank ||
-        factors.a.length !== matrix.rank * matrix.in ||
-        factors.b.length !== matrix.out * matrix.rank
-      ) {
-        throw new TrainerError(
-          'rank-mismatch',
-          `The adapter has rank ${factors?.rank ?? 'none'} for ${matrix.module} where rank ${matrix.rank} was planned.`,
-        );
-      }
-      flat.set(factors.a, a);
-      flat.set(factors.b, b);
-    }
+    const { factors } = this.layout;
+    this.#write(factors.gather('params', adapter.matrices));
+    if (factors.trained.length === 0) return;
     const { gpu } = this.#model;
-    writeTensor(gpu, this.#arena.get(params), flat);
-    const { backward } = this.layout;
-    if (!backward) return;
     const encoder = gpu.device.createCommandEncoder();
-    for (const ref of [backward.m, backward.v, backward.grads]) {
-      const tensor = this.#arena.get(ref);
-      encoder.clearBuffer(tensor.buffer, tensor.offset, tensor.bytes);
+    for (const kind of ['m', 'v', 'grads'] as const) {
+      for (const ref of factors.tensors(kind)) {
+        const tensor = this.#arena.get(ref);
+        encoder.clearBuffer(tensor.buffer, tensor.offset, tensor.bytes);
+      }
     }
     gpu.submit([encoder.finish()]);
+  }
+
+  /** Goes on with an optimiser's state, after {@link loadAdapter}. Throws TrainerError 'rank-mismatch'. */
+  loadOptimiser(state: OptimiserState): void {
+    this.#write(this.layout.factors.gather('m', state.m));
+    this.#write(this.layout.factors.gather('v', state.v));
+  }
+
+  /** Cuts a step that takes `milliseconds` into submits of about `target`. */
+  splitFor(milliseconds: number, target: number): void {
+    const microBatches = this.layout.shape.batch / this.layout.microBatch;
+    const main = this.#plans.length === 1 ? this.#plans[0] : this.#plans[1];
+    main?.splitFor(milliseconds / microBatches, target);
   }
 
   /** Resolves when another {@link run} may begin without piling up. */
@@ -154,51 +174,73 @@ export class StepGraph {
     return this.#ring.whenFree();
   }
 
-  /** Runs the plan on a batch. `normaliser` is 1 / labelled targets unless given. Resolves when the result is back. */
-  async run(batch: Batch, hyper?: AdamwHyper): Promise<StepOutcome> {
-    const { forward, backward } = this.layout;
-    const { gpu } = this.#model;
-    const write = (ref: Parameters<Arena['get']>[0], data: Float32Array | Uint32Array | Int32Array) =>
-      writeTensor(gpu, this.#arena.get(ref), data);
-    const targets = Math.max(1, batch.targetTokens);
-    write(forward.ids, batch.ids);
-    write(forward.targets, batch.targets);
-    write(forward.normaliser, Float32Array.of(1 / targets));
-    if (backward && hyper) write(backward.hyper, adamwHyper(hyper));
-    this.plan.run();
-    const report = await this.#ring.push(this.#arena.get(forward.report));
+  #load(batch: Batch, normaliser: number, seed: Uint32Array): void {
+    const { tensors } = this.layout;
+    this.#write(
+      new Map<TensorRef, TypedArray>([
+        [tensors.ids, batch.ids],
+        [tensors.targets, batch.targets],
+        [tensors.positions, batch.positions],
+        [tensors.querySpans, batch.querySpans],
+        [tensors.normaliser, Float32Array.of(normaliser)],
+        ...(tensors.keySpans ? [[tensors.keySpans, batch.keySpans] as const] : []),
+        ...(tensors.dropoutSeed ? [[tensors.dropoutSeed, seed] as const] : []),
+      ]),
+    );
+  }
+
+  /** Runs a step on the micro-batches of a batch. Resolves when its result is back. Throws TrainerError 'non-finite'. */
+  async run(batches: readonly Batch[], input?: StepInput): Promise<StepOutcome> {
+    const { shape, microBatch, tensors, factors } = this.layout;
+    if (batches.length !== shape.batch / microBatch) {
+      throw new TrainerError(
+        'bad-settings',
+        `${batches.length} micro-batches were given to a step of ${shape.batch / microBatch}.`,
+      );
+    }
+    const targets = Math.max(
+      1,
+      batches.reduce((sum, { targetTokens }) => sum + targetTokens, 0),
+    );
+    if (tensors.hyper && input) this.#write(new Map([[tensors.hyper, adamwHyper(input)]]));
+    const [first, micro, update] = this.#plans;
+    if (micro) first?.run();
+    for (const [i, batch] of batches.entries()) {
+      this.#load(batch, 1 / targets, Uint32Array.of(input?.dropoutSeed ?? 0, i));
+      (micro ?? first)?.run();
+    }
+    update?.run();
+    const report = await this.#ring.push(this.#arena.get(tensors.report));
     const loss = (report[0] ?? Number.NaN) / targets;
-    if (!Number.isFinite(loss) || (backward && report[REPORT_NORM_AT + 1] !== 0)) {
+    if (!Number.isFinite(loss) || (factors.trained.length > 0 && report[REPORT_NORM_AT + 1] !== 0)) {
       throw new TrainerError(
         'non-finite',
         'The loss or a gradient is not a finite number; nothing was updated. Lower the learning rate.',
       );
     }
-    return { loss, gradientNorm: backward ? (report[REPORT_NORM_AT] ?? 0) : 0 };
+    return { loss, gradientNorm: report[REPORT_NORM_AT] ?? 0 };
   }
 
-  /** The factors as they stand, or their gradients after the last run. */
-  async readFactors(which: 'params' | 'grads'): Promise<Map<string, LoraFactors>> {
-    const { forward, backward } = this.layout;
-    const ref = which === 'params' ? forward.params : backward?.grads;
-    if (!ref) throw new TrainerError('bad-settings', 'This plan has no adapter to read.');
-    const flat = await readTensor(this.#model.gpu, this.#arena.get(ref));
-    const read = (at: number, elements: number) => flat.slice(at, at + elements);
-    return new Map(
-      [...this.layout.places.values()].map(({ matrix, a, b }) => [
-        matrix.module,
-        { ...matrix, a: read(a, matrix.rank * matrix.in), b: read(b, matrix.out * matrix.rank) },
-      ]),
-    );
+  /** The factors as they stand, their gradients after the last run, or their moments; zeros where a factor is frozen. */
+  async readFactors(kind: FactorKind): Promise<Map<string, LoraFactors>> {
+    const { factors } = this.layout;
+    const contents = new Map<TensorRef, Float32Array>();
+    for (const ref of factors.tensors(kind)) contents.set(ref, await readTensor(this.#model.gpu, this.#arena.get(ref)));
+    return factors.scatter(kind, contents);
   }
 
-  /** The normed hidden states [N, D] of the last run. */
-  readHidden(): Promise<Float32Array> {
-    return readTensor(this.#model.gpu, this.#arena.get(this.layout.forward.normed));
+  /** AdamW's moments as they stand. */
+  async readOptimiser(): Promise<OptimiserState> {
+    return { m: await this.readFactors('m'), v: await this.readFactors('v') };
+  }
+
+  /** Cross-entropy of every row of the last micro-batch [N], nats; 0 where nothing is labelled. */
+  readLossRows(): Promise<Float32Array> {
+    return readTensor(this.#model.gpu, this.#arena.get(this.layout.tensors.lossRows));
   }
 
   destroy(): void {
-    this.plan.destroy();
+    for (const plan of this.#plans) plan.destroy();
     this.#ring.destroy();
     this.#arena.destroy();
   }

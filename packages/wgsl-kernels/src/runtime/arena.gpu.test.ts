@@ -1,7 +1,10 @@
 import { beforeAll, describe, expect, it } from 'vitest';
+import { add } from '../kernels/add/add.ts';
 import { openTestGpu } from '../testing/index.ts';
 import { ArenaPlan, readTensor, SLAB_BYTES } from './arena.ts';
 import type { Gpu } from './device.ts';
+import { PlanRecorder } from './plan.ts';
+import { subTensor } from './tensor.ts';
 
 describe('arena', () => {
   let gpu: Gpu;
@@ -40,6 +43,39 @@ describe('arena', () => {
     for (const [i, ref] of refs.entries()) {
       expect(new Set(await arena.read(arena.get(ref)))).toEqual(new Set([i + 1]));
     }
+    arena.destroy();
+  });
+
+  it('gives shared tensors the same bytes where their lives do not meet', async () => {
+    const plan = new ArenaPlan();
+    const shared = (name: string) => plan.tensor(name, [64], 'f32', { shared: true });
+    const [x, y, a, b, c] = [plan.tensor('x', [64]), plan.tensor('y', [64]), shared('a'), shared('b'), shared('c')];
+    shared('unused');
+    const half = subTensor(c, 0, [32]);
+    const calls = [
+      ...add({ x, y, out: a }), // 1
+      ...add({ x: a, y: x, out: b }), // 2
+      ...add({ x: b, y: x, out: c }), // 3: c may lie where a was
+      ...add({ x: half, y: subTensor(x, 0, [32]), out: subTensor(y, 0, [32]) }), // 4
+    ];
+    plan.shareMemory(calls);
+    expect(plan.rows().map(({ name, shared: isShared }) => [name, isShared])).toEqual([
+      ['x', false],
+      ['y', false],
+      ['a', true],
+      ['b', true],
+      ['c', true],
+    ]);
+    expect([plan.bytes, plan.sharedBytes]).toEqual([4 * 256, 2 * 256]);
+    const arena = await plan.allocate(gpu);
+    expect(arena.get(c)).toMatchObject({ buffer: arena.get(a).buffer, offset: arena.get(a).offset });
+    arena.write(arena.get(x), new Float32Array(64).fill(1));
+    const recorder = new PlanRecorder(gpu);
+    recorder.call(...arena.bind(calls));
+    const step = await recorder.finish();
+    step.run();
+    expect([...(await arena.read(arena.get(y)))]).toEqual(Array.from({ length: 64 }, (_, i) => (i < 32 ? 4 : 0)));
+    step.destroy();
     arena.destroy();
   });
 

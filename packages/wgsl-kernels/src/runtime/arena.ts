@@ -5,7 +5,7 @@
 // both read-only and writable in a dispatch, and tensors of one dispatch may share a slab.
 import type { Gpu } from './device.ts';
 import { GpuError } from './errors.ts';
-import { alignBytes, type Life, type Placed, packByLife } from './packing.ts';
+import { alignBytes, type Life, type Packable, type Placed, packByLife } from './packing.ts';
 import type { KernelCall } from './plan.ts';
 import { type ElementType, elementsOf, type Tensor } from './tensor.ts';
 
@@ -30,7 +30,8 @@ export class ArenaPlan {
   readonly #slabLimit: number;
   /** By the symbolic buffer of the tensor, which its views have too. */
   readonly #planned = new Map<GPUBuffer, Planned>();
-  #lives: ReadonlyMap<GPUBuffer, Life> = new Map();
+  /** null until {@link shareMemory}: then every tensor lives always. */
+  #lives: ReadonlyMap<GPUBuffer, Life> | null = null;
   #packed: { places: ReadonlyMap<GPUBuffer, Placed>; slabs: readonly number[] } | null = null;
 
   /** @param slabLimit largest buffer in bytes; at most the device's binding limit */
@@ -67,7 +68,10 @@ export class ArenaPlan {
     return ref;
   }
 
-  /** Lets shared tensors whose lives among these calls, in their order, do not overlap lie in the same bytes. */
+  /**
+   * Lets shared tensors whose lives among these calls, in their order, do not overlap lie in the same bytes. A shared one
+   * that no call binds takes none.
+   */
   shareMemory(calls: readonly KernelCall[]): void {
     const lives = new Map<GPUBuffer, Life>();
     for (const [i, { bindings }] of calls.entries()) {
@@ -89,13 +93,9 @@ export class ArenaPlan {
     return this.bytes - this.rows().reduce((sum, { bytes, shared }) => sum + (shared ? 0 : bytes), 0);
   }
 
-  /** Every tensor with the bytes it takes, padding included, in the order planned; shared ones take them together. */
+  /** Every tensor with the bytes it takes, padding included, in the order planned; shared ones take theirs together. */
   rows(): { name: string; bytes: number; shared: boolean }[] {
-    return [...this.#planned.values()].map(({ ref, shared }) => ({
-      name: ref.name,
-      bytes: alignBytes(ref.bytes),
-      shared: shared && this.#lives.has(ref.buffer),
-    }));
+    return this.#items().map(({ name, bytes, life }) => ({ name, bytes: alignBytes(bytes), shared: life !== null }));
   }
 
   /** The tensors without memory, to describe kernel calls and count what they cost. Nothing of it can be recorded. */
@@ -103,11 +103,16 @@ export class ArenaPlan {
     return { get: (ref) => (this.#planned.has(ref.buffer) ? ref : notPlanned(ref)) };
   }
 
+  /** What takes memory. */
+  #items(): (Packable<GPUBuffer> & { name: string })[] {
+    return [...this.#planned].flatMap(([key, { ref, shared }]) => {
+      const life = shared ? (this.#lives?.get(key) ?? null) : null;
+      return shared && this.#lives && !life ? [] : [{ key, name: ref.name, bytes: ref.bytes, life }];
+    });
+  }
+
   #pack(): { places: ReadonlyMap<GPUBuffer, Placed>; slabs: readonly number[] } {
-    this.#packed ??= packByLife(
-      [...this.#planned].map(([key, { ref }]) => ({ key, bytes: ref.bytes, life: this.#lives.get(key) ?? null })),
-      this.#slabLimit,
-    );
+    this.#packed ??= packByLife(this.#items(), this.#slabLimit);
     return this.#packed;
   }
 

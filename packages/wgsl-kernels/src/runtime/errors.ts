@@ -8,7 +8,9 @@ export type GpuErrorCode =
   | 'out-of-memory'
   | 'shader'
   | 'validation'
-  | 'shape';
+  | 'shape'
+  /** A weight that is no finite number, or too large for the type it is kept in. */
+  | 'weight-value';
 
 /** `message` says what happened and what to do; `code` is stable. */
 export class GpuError extends Error {

@@ -17,6 +17,11 @@ export interface PipelineKey {
 
 const definitions = new WeakMap<ShaderSource, ReturnType<typeof makeShaderDataDefinitions>>();
 
+/** webgpu-utils reads this global, which exists only where WebGPU does; memory is planned without it too. Values of the standard. */
+function provideShaderStages(): void {
+  globalThis.GPUShaderStage ??= { VERTEX: 1, FRAGMENT: 2, COMPUTE: 4 } as typeof GPUShaderStage;
+}
+
 /**
  * Bytes of the shader's uniform `params`, laid out as its WGSL struct says (webgpu-utils). Throws GpuError 'shader' when
  * there is no such uniform.
@@ -25,6 +30,7 @@ export function layOutParams(shader: ShaderSource, values: Record<string, number
   let parsed = definitions.get(shader);
   if (!parsed) {
     // webgpu-utils reads declarations only; constants given by us stand for nothing in the layout.
+    provideShaderStages();
     parsed = makeShaderDataDefinitions(shader.code);
     definitions.set(shader, parsed);
   }

@@ -2,6 +2,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { at, build, crossEntropy, matmul, matmulMagnitude, sumOf } from '../../reference/index.ts';
 import type { Gpu } from '../../runtime/device.ts';
 import { EPSILON, expectWithin, openTestGpu, randomNumbers, runKernel } from '../../testing/index.ts';
+import { weightOf } from '../../weights/weight-matrix.ts';
 import { linearCrossEntropy } from './linear-cross-entropy.ts';
 
 // Rows, width, vocabulary, rows of a chunk: one chunk, whole chunks, a short last one.
@@ -34,9 +35,11 @@ describe('linear-cross-entropy', () => {
       normaliser: { shape: [1], data: Float32Array.of(normaliser) },
     };
     const training = await runKernel(gpu, { ...inputs, dhidden: { shape: [rows, width], written: true } }, (tensors) =>
-      linearCrossEntropy(tensors),
+      linearCrossEntropy({ ...tensors, head: weightOf(tensors.head) }),
     );
-    const evaluation = await runKernel(gpu, inputs, (tensors) => linearCrossEntropy(tensors));
+    const evaluation = await runKernel(gpu, inputs, (tensors) =>
+      linearCrossEntropy({ ...tensors, head: weightOf(tensors.head) }),
+    );
     expect(evaluation.lossRows).toEqual(training.lossRows);
 
     const product = { rows, columns: vocabulary, inner: width };
@@ -83,6 +86,8 @@ describe('linear-cross-entropy', () => {
       lossRows: { shape: [20], written: true },
       normaliser: { shape: [1], data: Float32Array.of(1) },
     };
-    await expect(runKernel(gpu, inputs, (tensors) => linearCrossEntropy(tensors))).rejects.toThrow('a multiple of 64');
+    await expect(
+      runKernel(gpu, inputs, (tensors) => linearCrossEntropy({ ...tensors, head: weightOf(tensors.head) })),
+    ).rejects.toThrow('a multiple of 64');
   });
 });

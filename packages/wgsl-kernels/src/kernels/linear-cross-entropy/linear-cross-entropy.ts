@@ -1,14 +1,15 @@
 // The language-model head and its loss in chunks of rows, so that all logits never exist at once.
 import type { KernelCall } from '../../runtime/plan.ts';
 import { expectShape, matrixShape, subTensor, type Tensor } from '../../runtime/tensor.ts';
+import type { WeightMatrix } from '../../weights/weight-matrix.ts';
 import { crossEntropy } from '../cross-entropy/cross-entropy.ts';
-import { matmulNN, matmulNT } from '../matmul/matmul.ts';
+import { weightNN, weightNT } from '../matmul/weight-matmul.ts';
 
 export interface LinearCrossEntropyTensors {
   /** [N, D], normed. */
   readonly hidden: Tensor;
-  /** [V, D] */
-  readonly head: Tensor;
+  /** [V, D]; each of its parts writes its columns of the logits. */
+  readonly head: WeightMatrix;
   /** i32 [N]; −100 is ignored. */
   readonly labels: Tensor;
   /** Scratch [chunk, V]; its first size is the number of rows of a chunk, a multiple of 64. */
@@ -28,8 +29,9 @@ export interface LinearCrossEntropyTensors {
 export function linearCrossEntropy(tensors: LinearCrossEntropyTensors): KernelCall[] {
   const { hidden, head, labels, logits, lossRows, normaliser, dhidden } = tensors;
   const [rows, width] = matrixShape('linear-cross-entropy', 'hidden', hidden);
-  const [vocabulary] = matrixShape('linear-cross-entropy', 'head', head);
+  const vocabulary = head.rows;
   const [chunk] = matrixShape('linear-cross-entropy', 'logits', logits);
+  expectShape('linear-cross-entropy', 'logits', logits, [chunk, vocabulary]);
   expectShape('linear-cross-entropy', 'labels', labels, [rows]);
   expectShape('linear-cross-entropy', 'lossRows', lossRows, [rows]);
   const calls: KernelCall[] = [];
@@ -39,13 +41,15 @@ export function linearCrossEntropy(tensors: LinearCrossEntropyTensors): KernelCa
     const scores = subTensor(logits, 0, [count, vocabulary]);
     const loss = subTensor(lossRows, first, [count]);
     calls.push(
-      ...matmulNT({ a: part, b: head, c: scores }),
+      ...weightNT({ x: part, w: head, y: scores }),
       ...crossEntropy(
         { logits: scores, labels: subTensor(labels, first, [count]), lossRows: loss, normaliser },
         { gradient: dhidden !== undefined },
       ),
     );
-    if (dhidden) calls.push(...matmulNN({ a: scores, b: head, c: subTensor(dhidden, first * width, [count, width]) }));
+    if (dhidden) {
+      calls.push(...weightNN({ dy: scores, w: head, dx: subTensor(dhidden, first * width, [count, width]) }));
+    }
   }
   return calls;
 }

@@ -2,6 +2,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { at, build, linearLora, linearLoraGradient, type Numbers } from '../../reference/index.ts';
 import type { Gpu } from '../../runtime/device.ts';
 import { EPSILON, expectWithin, openTestGpu, randomNumbers, runKernel } from '../../testing/index.ts';
+import { weightOf } from '../../weights/weight-matrix.ts';
 import { linearLoraBackward, linearLoraForward } from './linear-lora.ts';
 
 const cases: [rows: number, inputs: number, outputs: number, rank: number][] = [
@@ -43,7 +44,7 @@ describe('linear-lora', () => {
     const forward = await runKernel(
       gpu,
       { ...shapes, y: { shape: [rows, outputs], written: true }, xa: { shape: [rows, rank], written: true } },
-      (tensors) => linearLoraForward(tensors, { scale }),
+      (tensors) => linearLoraForward({ ...tensors, w: weightOf(tensors.w) }, { scale }),
     );
     const sizes = { scale, rank, rows };
     // Errors of sums of products of sums: each level adds half a √K of its length, relative to the same expression of
@@ -69,7 +70,7 @@ describe('linear-lora', () => {
           da: { shape: [rank, inputs], written: true },
           db: { shape: [outputs, rank], written: true },
         },
-        (tensors) => linearLoraBackward(tensors, { scale, accumulateDx }),
+        (tensors) => linearLoraBackward({ ...tensors, w: weightOf(tensors.w) }, { scale, accumulateDx }),
       );
       const old = (i: number): number => (accumulateDx ? at(before, i) : 0);
       expectWithin(
@@ -96,7 +97,7 @@ describe('linear-lora', () => {
       db: { shape: [4, 2], written: true },
     };
     const { db } = await runKernel(gpu, inputs, (tensors) => {
-      const calls = linearLoraBackward(tensors, { scale: 2 });
+      const calls = linearLoraBackward({ ...tensors, w: weightOf(tensors.w) }, { scale: 2 });
       expect(calls.map((call) => call.name)).toEqual(['matmul-tn']);
       return calls;
     });

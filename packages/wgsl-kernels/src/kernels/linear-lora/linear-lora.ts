@@ -1,67 +1,112 @@
 // A linear layer with a LoRA branch, forward and backward, composed of matrix products (Hu et al. 2021, eq. 3):
-// y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ. W [out, in] is frozen; A [r, in] and B [out, r] are trained.
+// y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ. W [out, in] is frozen; A [r, in] and B [out, r] are trained. The branch alone is there too, since
+// a layer may have several.
 import type { KernelCall } from '../../runtime/plan.ts';
 import type { Tensor } from '../../runtime/tensor.ts';
+import type { WeightMatrix } from '../../weights/weight-matrix.ts';
 import { matmulNN, matmulNT, matmulTN } from '../matmul/matmul.ts';
+import { weightNN, weightNT } from '../matmul/weight-matmul.ts';
 
-export interface LinearLoraForward {
+export interface LoraForward {
   /** [N, in] */
   readonly x: Tensor;
-  /** [out, in] */
-  readonly w: Tensor;
   /** [r, in] */
   readonly a: Tensor;
   /** [out, r] */
   readonly b: Tensor;
-  /** [N, out], written. */
+  /** [N, out], added to. */
   readonly y: Tensor;
   /** x·Aᵀ [N, r], written; the backward pass wants it. */
   readonly xa: Tensor;
 }
 
-/** `scale` is s of y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ. */
-export function linearLoraForward(
-  { x, w, a, b, y, xa }: LinearLoraForward,
-  { scale }: { scale: number },
-): KernelCall[] {
-  return [
-    ...matmulNT({ a: x, b: a, c: xa }),
-    ...matmulNT({ a: x, b: w, c: y }),
-    ...matmulNT({ a: xa, b, c: y }, { alpha: scale, accumulate: true }),
-  ];
+/** y += s·(x·Aᵀ)·Bᵀ; `scale` is s. Throws GpuError 'shape', as all functions here do. */
+export function loraForward({ x, a, b, y, xa }: LoraForward, { scale }: { scale: number }): KernelCall[] {
+  return [...matmulNT({ a: x, b: a, c: xa }), ...matmulNT({ a: xa, b, c: y }, { alpha: scale, accumulate: true })];
 }
 
-export interface LinearLoraBackward {
+export interface LinearLoraForward extends LoraForward {
+  /** [out, in] */
+  readonly w: WeightMatrix;
+  /** [N, out], written. */
+  readonly y: Tensor;
+  /** Input of the branch [N, in] where it is not x: x after dropout. */
+  readonly xLora?: Tensor;
+}
+
+/** y = x·Wᵀ + s·(xLora·Aᵀ)·Bᵀ; `scale` is s. */
+export function linearLoraForward(
+  { x, w, a, b, y, xa, xLora = x }: LinearLoraForward,
+  { scale }: { scale: number },
+): KernelCall[] {
+  return [...weightNT({ x, w, y }), ...loraForward({ x: xLora, a, b, y, xa }, { scale })];
+}
+
+export interface LoraBackward {
   /** [N, out] */
   readonly dy: Tensor;
-  /** [N, in], as in the forward pass. */
+  /** Input of the branch [N, in], as in the forward pass. */
   readonly x: Tensor;
   /** [N, r], as the forward pass left it. */
   readonly xa: Tensor;
-  readonly w: Tensor;
   readonly a: Tensor;
   readonly b: Tensor;
   /** Scratch [N, r]: s·dy·B. */
   readonly dxa: Tensor;
-  /** [N, in]; left out where no gradient flows further down. */
+  /** [N, in], added to; left out where no gradient flows further down. */
   readonly dx?: Tensor;
+  /**
+   * [N, in], written with the gradient of the branch's input, which then is not added to dx: for a caller that has to
+   * mask it first.
+   */
+  readonly dxLora?: Tensor;
   /** [r, in]; left out where A is not trained. */
   readonly da?: Tensor;
   /** [out, r]; left out where B is not trained. */
   readonly db?: Tensor;
 }
 
-/** `accumulateDx` adds to dx instead of replacing it, for inputs shared by several layers. */
-export function linearLoraBackward(
-  { dy, x, xa, w, a, b, dxa, dx, da, db }: LinearLoraBackward,
-  { scale, accumulateDx = false }: { scale: number; accumulateDx?: boolean },
+export interface LoraBackwardOptions {
+  /** s of y += s·(x·Aᵀ)·Bᵀ. */
+  readonly scale: number;
+  /** Add to da and db instead of replacing them: gradients of several micro-batches. */
+  readonly accumulateFactors?: boolean;
+}
+
+/** Gradients of the branch alone: da, db, and that of its input. */
+export function loraBackward(
+  { dy, x, xa, a, b, dxa, dx, dxLora, da, db }: LoraBackward,
+  { scale, accumulateFactors = false }: LoraBackwardOptions,
 ): KernelCall[] {
-  const needsDxa = da !== undefined || dx !== undefined;
+  const needsDxa = da !== undefined || dx !== undefined || dxLora !== undefined;
+  const factors = { accumulate: accumulateFactors };
   return [
     ...(needsDxa ? matmulNN({ a: dy, b, c: dxa }, { alpha: scale }) : []),
-    ...(db ? matmulTN({ a: dy, b: xa, c: db }, { alpha: scale }) : []),
-    ...(da ? matmulTN({ a: dxa, b: x, c: da }) : []),
-    ...(dx ? matmulNN({ a: dy, b: w, c: dx }, { accumulate: accumulateDx }) : []),
-    ...(dx ? matmulNN({ a: dxa, b: a, c: dx }, { accumulate: true }) : []),
+    ...(db ? matmulTN({ a: dy, b: xa, c: db }, { alpha: scale, ...factors }) : []),
+    ...(da ? matmulTN({ a: dxa, b: x, c: da }, factors) : []),
+    ...(dxLora ? matmulNN({ a: dxa, b: a, c: dxLora }) : []),
+    ...(dx && !dxLora ? matmulNN({ a: dxa, b: a, c: dx }, { accumulate: true }) : []),
+  ];
+}
+
+export interface LinearLoraBackward extends LoraBackward {
+  /** [N, in], as in the forward pass. */
+  readonly x: Tensor;
+  readonly w: WeightMatrix;
+  /** Input of the branch where it is not x. */
+  readonly xLora?: Tensor;
+  /** [N, in], written, or added to with `accumulateDx`; left out where no gradient flows further down. */
+  readonly dx?: Tensor;
+}
+
+/** `accumulateDx` adds to dx instead of replacing it, for inputs shared by several layers. */
+export function linearLoraBackward(
+  { w, xLora, ...branch }: LinearLoraBackward,
+  { accumulateDx = false, ...options }: LoraBackwardOptions & { readonly accumulateDx?: boolean },
+): KernelCall[] {
+  const { dy, x, dx } = branch;
+  return [
+    ...(dx ? weightNN({ dy, w, dx }, { accumulate: accumulateDx }) : []),
+    ...loraBackward({ ...branch, x: xLora ?? x }, options),
   ];
 }

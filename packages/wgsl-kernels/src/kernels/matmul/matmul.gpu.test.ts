@@ -3,7 +3,8 @@ import { at, matmul, matmulMagnitude, type ProductKind, type ProductSizes } from
 import type { Gpu } from '../../runtime/device.ts';
 import type { KernelCall } from '../../runtime/plan.ts';
 import { EPSILON, expectWithin, openTestGpu, randomNumbers, runKernel } from '../../testing/index.ts';
-import { type MatmulOptions, type MatmulTensors, matmulNN, matmulNT, matmulTN } from './matmul.ts';
+import { type MatmulTensors, matmulNN, matmulNT, matmulTN } from './matmul.ts';
+import type { MatmulOptions } from './weight-matmul.ts';
 
 const kernels: Record<ProductKind, (tensors: MatmulTensors, options?: MatmulOptions) => KernelCall[]> = {
   NT: matmulNT,

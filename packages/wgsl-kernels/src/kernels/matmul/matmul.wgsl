@@ -1,30 +1,16 @@
-// c = α·a·b (+ c), for any strides: a[m, k] lies at m·aRow + k·aInner, b[k, n] at k·bInner + n·bColumn. One shader serves
-// x·Wᵀ, dy·W and the products with the LoRA factors. Each invocation keeps an 8×8 tile of c in registers and walks k with
-// running offsets; nothing is staged in workgroup memory, which software adapters would pay for and caches make up for.
-// Indices beyond the edge are clamped for reading and skipped for writing.
+// c = α·a·bᵀ or α·a·b (+ c) for sizes of any kind: b[k, n] lies at k·bInner + n·bColumn. Each invocation keeps an 8×8 tile of c in
+// registers and walks k with running offsets; nothing is staged in workgroup memory, which software adapters would pay for
+// and caches make up for. Indices beyond the edge are clamped for reading and skipped for writing. This text is completed by
+// params.wgsl and by a weight-*.wgsl that reads b.
 
-struct Params {
-  rows: u32,
-  columns: u32,
-  inner: u32,
-  aRow: u32,
-  aInner: u32,
-  bInner: u32,
-  bColumn: u32,
-  accumulate: u32,
-  alpha: f32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read_write> a: array<f32>;
-@group(0) @binding(2) var<storage, read_write> b: array<f32>;
 @group(0) @binding(3) var<storage, read_write> c: array<f32>;
 
 fn store_row(row: u32, column: u32, low: vec4f, high: vec4f) {
   if (row >= params.rows) {
     return;
   }
-  let base = row * params.columns + column;
+  let base = row * params.cStride + params.cColumn + column;
   let count = params.columns - column;
   for (var i = 0u; i < 8u; i++) {
     if (i >= count) {
@@ -50,22 +36,24 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   }
   let lastRow = params.rows - 1u;
   let lastColumn = params.columns - 1u;
-  var a0 = row * params.aRow;
-  var a1 = min(row + 1u, lastRow) * params.aRow;
-  var a2 = min(row + 2u, lastRow) * params.aRow;
-  var a3 = min(row + 3u, lastRow) * params.aRow;
-  var a4 = min(row + 4u, lastRow) * params.aRow;
-  var a5 = min(row + 5u, lastRow) * params.aRow;
-  var a6 = min(row + 6u, lastRow) * params.aRow;
-  var a7 = min(row + 7u, lastRow) * params.aRow;
-  var b0 = column * params.bColumn;
-  var b1 = min(column + 1u, lastColumn) * params.bColumn;
-  var b2 = min(column + 2u, lastColumn) * params.bColumn;
-  var b3 = min(column + 3u, lastColumn) * params.bColumn;
-  var b4 = min(column + 4u, lastColumn) * params.bColumn;
-  var b5 = min(column + 5u, lastColumn) * params.bColumn;
-  var b6 = min(column + 6u, lastColumn) * params.bColumn;
-  var b7 = min(column + 7u, lastColumn) * params.bColumn;
+  var a0 = row * params.aStride + params.aColumn;
+  var a1 = min(row + 1u, lastRow) * params.aStride + params.aColumn;
+  var a2 = min(row + 2u, lastRow) * params.aStride + params.aColumn;
+  var a3 = min(row + 3u, lastRow) * params.aStride + params.aColumn;
+  var a4 = min(row + 4u, lastRow) * params.aStride + params.aColumn;
+  var a5 = min(row + 5u, lastRow) * params.aStride + params.aColumn;
+  var a6 = min(row + 6u, lastRow) * params.aStride + params.aColumn;
+  var a7 = min(row + 7u, lastRow) * params.aStride + params.aColumn;
+  let bInner = select(params.bStride, 1u, params.transposed != 0u);
+  let bColumn = select(1u, params.bStride, params.transposed != 0u);
+  var b0 = column * bColumn;
+  var b1 = min(column + 1u, lastColumn) * bColumn;
+  var b2 = min(column + 2u, lastColumn) * bColumn;
+  var b3 = min(column + 3u, lastColumn) * bColumn;
+  var b4 = min(column + 4u, lastColumn) * bColumn;
+  var b5 = min(column + 5u, lastColumn) * bColumn;
+  var b6 = min(column + 6u, lastColumn) * bColumn;
+  var b7 = min(column + 7u, lastColumn) * bColumn;
   var l0 = vec4f(); var h0 = vec4f();
   var l1 = vec4f(); var h1 = vec4f();
   var l2 = vec4f(); var h2 = vec4f();
@@ -75,8 +63,8 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   var l6 = vec4f(); var h6 = vec4f();
   var l7 = vec4f(); var h7 = vec4f();
   for (var k = 0u; k < params.inner; k++) {
-    let low = vec4f(b[b0], b[b1], b[b2], b[b3]);
-    let high = vec4f(b[b4], b[b5], b[b6], b[b7]);
+    let low = vec4f(weight(b0), weight(b1), weight(b2), weight(b3));
+    let high = vec4f(weight(b4), weight(b5), weight(b6), weight(b7));
     let v0 = a[a0]; l0 = fma(vec4f(v0), low, l0); h0 = fma(vec4f(v0), high, h0);
     let v1 = a[a1]; l1 = fma(vec4f(v1), low, l1); h1 = fma(vec4f(v1), high, h1);
     let v2 = a[a2]; l2 = fma(vec4f(v2), low, l2); h2 = fma(vec4f(v2), high, h2);
@@ -85,10 +73,10 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
     let v5 = a[a5]; l5 = fma(vec4f(v5), low, l5); h5 = fma(vec4f(v5), high, h5);
     let v6 = a[a6]; l6 = fma(vec4f(v6), low, l6); h6 = fma(vec4f(v6), high, h6);
     let v7 = a[a7]; l7 = fma(vec4f(v7), low, l7); h7 = fma(vec4f(v7), high, h7);
-    a0 += params.aInner; a1 += params.aInner; a2 += params.aInner; a3 += params.aInner;
-    a4 += params.aInner; a5 += params.aInner; a6 += params.aInner; a7 += params.aInner;
-    b0 += params.bInner; b1 += params.bInner; b2 += params.bInner; b3 += params.bInner;
-    b4 += params.bInner; b5 += params.bInner; b6 += params.bInner; b7 += params.bInner;
+    a0 += 1u; a1 += 1u; a2 += 1u; a3 += 1u;
+    a4 += 1u; a5 += 1u; a6 += 1u; a7 += 1u;
+    b0 += bInner; b1 += bInner; b2 += bInner; b3 += bInner;
+    b4 += bInner; b5 += bInner; b6 += bInner; b7 += bInner;
   }
   store_row(row, column, l0, h0);
   store_row(row + 1u, column, l1, h1);

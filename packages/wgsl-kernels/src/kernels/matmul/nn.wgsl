@@ -1,19 +1,9 @@
 // c = α·a·b (+ c) for a [M, K] and b [K, N] with K and N multiples of four. An invocation keeps 16×8 sums in registers and takes
 // four steps of k at a time: mat4x4f(p0, p1, p2, p3) · x is four rows of b weighted by x. The tile is tall because software
-// adapters pay per load. Rows beyond the edge are clamped for reading and skipped by `store`, which store.wgsl gives after
-// this text.
+// adapters pay per load. Rows beyond the edge are clamped for reading and skipped by `store`. This text is completed by
+// params.wgsl, by a weight-*.wgsl that reads b, and by store.wgsl.
 
-struct Params {
-  rows: u32,
-  columns: u32,
-  inner: u32,
-  accumulate: u32,
-  alpha: f32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read_write> a: array<vec4f>;
-@group(0) @binding(2) var<storage, read_write> b: array<vec4f>;
 
 @compute @workgroup_size(16)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) local: u32) {
@@ -25,27 +15,29 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
     return;
   }
   let inner = params.inner / 4u;
+  let aStride = params.aStride / 4u;
+  let aColumn = params.aColumn / 4u;
   let lastRow = params.rows - 1u;
-  let a0 = min(row + 0u, lastRow) * inner;
-  let a1 = min(row + 1u, lastRow) * inner;
-  let a2 = min(row + 2u, lastRow) * inner;
-  let a3 = min(row + 3u, lastRow) * inner;
-  let a4 = min(row + 4u, lastRow) * inner;
-  let a5 = min(row + 5u, lastRow) * inner;
-  let a6 = min(row + 6u, lastRow) * inner;
-  let a7 = min(row + 7u, lastRow) * inner;
-  let a8 = min(row + 8u, lastRow) * inner;
-  let a9 = min(row + 9u, lastRow) * inner;
-  let a10 = min(row + 10u, lastRow) * inner;
-  let a11 = min(row + 11u, lastRow) * inner;
-  let a12 = min(row + 12u, lastRow) * inner;
-  let a13 = min(row + 13u, lastRow) * inner;
-  let a14 = min(row + 14u, lastRow) * inner;
-  let a15 = min(row + 15u, lastRow) * inner;
+  let a0 = min(row + 0u, lastRow) * aStride + aColumn;
+  let a1 = min(row + 1u, lastRow) * aStride + aColumn;
+  let a2 = min(row + 2u, lastRow) * aStride + aColumn;
+  let a3 = min(row + 3u, lastRow) * aStride + aColumn;
+  let a4 = min(row + 4u, lastRow) * aStride + aColumn;
+  let a5 = min(row + 5u, lastRow) * aStride + aColumn;
+  let a6 = min(row + 6u, lastRow) * aStride + aColumn;
+  let a7 = min(row + 7u, lastRow) * aStride + aColumn;
+  let a8 = min(row + 8u, lastRow) * aStride + aColumn;
+  let a9 = min(row + 9u, lastRow) * aStride + aColumn;
+  let a10 = min(row + 10u, lastRow) * aStride + aColumn;
+  let a11 = min(row + 11u, lastRow) * aStride + aColumn;
+  let a12 = min(row + 12u, lastRow) * aStride + aColumn;
+  let a13 = min(row + 13u, lastRow) * aStride + aColumn;
+  let a14 = min(row + 14u, lastRow) * aStride + aColumn;
+  let a15 = min(row + 15u, lastRow) * aStride + aColumn;
   // In vectors of four: b's rows, and the two vectors of this tile in them.
-  let width = params.columns / 4u;
+  let width = params.bStride / 4u;
   let first = column / 4u;
-  let second = min(first + 1u, width - 1u);
+  let second = min(first + 1u, params.columns / 4u - 1u);
   var l0 = vec4f(); var h0 = vec4f();
   var l1 = vec4f(); var h1 = vec4f();
   var l2 = vec4f(); var h2 = vec4f();
@@ -63,9 +55,9 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   var l14 = vec4f(); var h14 = vec4f();
   var l15 = vec4f(); var h15 = vec4f();
   for (var k = 0u; k < inner; k++) {
-    let at = k * params.columns;
-    let low = mat4x4f(b[at + first], b[at + width + first], b[at + 2u * width + first], b[at + 3u * width + first]);
-    let high = mat4x4f(b[at + second], b[at + width + second], b[at + 2u * width + second], b[at + 3u * width + second]);
+    let at = k * params.bStride;
+    let low = mat4x4f(weight4(at + first), weight4(at + width + first), weight4(at + 2u * width + first), weight4(at + 3u * width + first));
+    let high = mat4x4f(weight4(at + second), weight4(at + width + second), weight4(at + 2u * width + second), weight4(at + 3u * width + second));
     let x0 = a[a0 + k]; l0 += low * x0; h0 += high * x0;
     let x1 = a[a1 + k]; l1 += low * x1; h1 += high * x1;
     let x2 = a[a2 + k]; l2 += low * x2; h2 += high * x2;

@@ -1,19 +1,9 @@
 // c = α·a·bᵀ (+ c) for a [M, K] and b [N, K] with K a multiple of four. An invocation keeps 16×8 sums in registers and takes four
 // steps of k at a time: x · mat4x4f(y0, y1, y2, y3) is the dot products of x with four rows of b. The tile is tall because
-// software adapters pay per load. Rows beyond the edge are clamped for reading and skipped by `store`, which is given after
-// this text by store.wgsl or store-odd.wgsl.
+// software adapters pay per load. Rows beyond the edge are clamped for reading and skipped by `store`. This text is
+// completed by params.wgsl, by a weight-*.wgsl that reads b, and by store.wgsl or store-odd.wgsl.
 
-struct Params {
-  rows: u32,
-  columns: u32,
-  inner: u32,
-  accumulate: u32,
-  alpha: f32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read_write> a: array<vec4f>;
-@group(0) @binding(2) var<storage, read_write> b: array<vec4f>;
 
 @compute @workgroup_size(16)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) local: u32) {
@@ -25,32 +15,35 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
     return;
   }
   let inner = params.inner / 4u;
+  let aStride = params.aStride / 4u;
+  let aColumn = params.aColumn / 4u;
   let lastRow = params.rows - 1u;
-  let a0 = min(row + 0u, lastRow) * inner;
-  let a1 = min(row + 1u, lastRow) * inner;
-  let a2 = min(row + 2u, lastRow) * inner;
-  let a3 = min(row + 3u, lastRow) * inner;
-  let a4 = min(row + 4u, lastRow) * inner;
-  let a5 = min(row + 5u, lastRow) * inner;
-  let a6 = min(row + 6u, lastRow) * inner;
-  let a7 = min(row + 7u, lastRow) * inner;
-  let a8 = min(row + 8u, lastRow) * inner;
-  let a9 = min(row + 9u, lastRow) * inner;
-  let a10 = min(row + 10u, lastRow) * inner;
-  let a11 = min(row + 11u, lastRow) * inner;
-  let a12 = min(row + 12u, lastRow) * inner;
-  let a13 = min(row + 13u, lastRow) * inner;
-  let a14 = min(row + 14u, lastRow) * inner;
-  let a15 = min(row + 15u, lastRow) * inner;
+  let a0 = min(row + 0u, lastRow) * aStride + aColumn;
+  let a1 = min(row + 1u, lastRow) * aStride + aColumn;
+  let a2 = min(row + 2u, lastRow) * aStride + aColumn;
+  let a3 = min(row + 3u, lastRow) * aStride + aColumn;
+  let a4 = min(row + 4u, lastRow) * aStride + aColumn;
+  let a5 = min(row + 5u, lastRow) * aStride + aColumn;
+  let a6 = min(row + 6u, lastRow) * aStride + aColumn;
+  let a7 = min(row + 7u, lastRow) * aStride + aColumn;
+  let a8 = min(row + 8u, lastRow) * aStride + aColumn;
+  let a9 = min(row + 9u, lastRow) * aStride + aColumn;
+  let a10 = min(row + 10u, lastRow) * aStride + aColumn;
+  let a11 = min(row + 11u, lastRow) * aStride + aColumn;
+  let a12 = min(row + 12u, lastRow) * aStride + aColumn;
+  let a13 = min(row + 13u, lastRow) * aStride + aColumn;
+  let a14 = min(row + 14u, lastRow) * aStride + aColumn;
+  let a15 = min(row + 15u, lastRow) * aStride + aColumn;
   let lastColumn = params.columns - 1u;
-  let b0 = min(column + 0u, lastColumn) * inner;
-  let b1 = min(column + 1u, lastColumn) * inner;
-  let b2 = min(column + 2u, lastColumn) * inner;
-  let b3 = min(column + 3u, lastColumn) * inner;
-  let b4 = min(column + 4u, lastColumn) * inner;
-  let b5 = min(column + 5u, lastColumn) * inner;
-  let b6 = min(column + 6u, lastColumn) * inner;
-  let b7 = min(column + 7u, lastColumn) * inner;
+  let bStride = params.bStride / 4u;
+  let b0 = min(column + 0u, lastColumn) * bStride;
+  let b1 = min(column + 1u, lastColumn) * bStride;
+  let b2 = min(column + 2u, lastColumn) * bStride;
+  let b3 = min(column + 3u, lastColumn) * bStride;
+  let b4 = min(column + 4u, lastColumn) * bStride;
+  let b5 = min(column + 5u, lastColumn) * bStride;
+  let b6 = min(column + 6u, lastColumn) * bStride;
+  let b7 = min(column + 7u, lastColumn) * bStride;
   var l0 = vec4f(); var h0 = vec4f();
   var l1 = vec4f(); var h1 = vec4f();
   var l2 = vec4f(); var h2 = vec4f();
@@ -68,8 +61,8 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   var l14 = vec4f(); var h14 = vec4f();
   var l15 = vec4f(); var h15 = vec4f();
   for (var k = 0u; k < inner; k++) {
-    let low = mat4x4f(b[b0 + k], b[b1 + k], b[b2 + k], b[b3 + k]);
-    let high = mat4x4f(b[b4 + k], b[b5 + k], b[b6 + k], b[b7 + k]);
+    let low = mat4x4f(weight4(b0 + k), weight4(b1 + k), weight4(b2 + k), weight4(b3 + k));
+    let high = mat4x4f(weight4(b4 + k), weight4(b5 + k), weight4(b6 + k), weight4(b7 + k));
     let x0 = a[a0 + k]; l0 += x0 * low; h0 += x0 * high;
     let x1 = a[a1 + k]; l1 += x1 * low; h1 += x1 * high;
     let x2 = a[a2 + k]; l2 += x2 * low; h2 += x2 * high;

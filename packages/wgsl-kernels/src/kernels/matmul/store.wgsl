@@ -6,7 +6,7 @@ fn store(row: u32, column: u32, low: vec4f, high: vec4f) {
   if (row >= params.rows) {
     return;
   }
-  let at = (row * params.columns + column) / 4u;
+  let at = (row * params.cStride + params.cColumn + column) / 4u;
   if (params.accumulate != 0u) {
     c[at] += params.alpha * low;
   } else {

@@ -5,6 +5,7 @@
 struct Params {
   count: u32,
   groups: u32,
+  accumulate: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -31,7 +32,7 @@ fn is_finite(value: f32) -> bool {
   return (bitcast<u32>(value) & 0x7f800000u) != 0x7f800000u;
 }
 
-// out[0] = Σ x
+// out[0] (+)= Σ x
 @compute @workgroup_size(64)
 fn sum(@builtin(local_invocation_index) local: u32) {
   var total = 0.0;
@@ -40,7 +41,7 @@ fn sum(@builtin(local_invocation_index) local: u32) {
   }
   tree(local, total, 0u);
   if (local == 0u) {
-    out[0] = sums[0];
+    out[0] = sums[0] + select(0.0, out[0], params.accumulate != 0u);
   }
 }
 

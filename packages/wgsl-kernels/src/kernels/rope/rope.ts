@@ -1,45 +1,48 @@
 // Rotary position embedding. The tables come from float64 on the CPU: float32 trigonometry of large angles differs by GPU.
 import type { KernelCall } from '../../runtime/plan.ts';
 import { layOutParams, type ShaderSource } from '../../runtime/shader.ts';
-import { expectShape, type Tensor } from '../../runtime/tensor.ts';
+import { expectShape, matrixShape, type Tensor } from '../../runtime/tensor.ts';
 import { elementwiseWorkgroups } from '../elementwise.ts';
 import code from './rope.wgsl?raw';
 
 export const ropeShader: ShaderSource = { name: 'rope', code };
 
 export interface RopeTensors {
-  /** [N, heads · headSize], rotated in place. Row n stands at position n mod sequence. */
+  /** [N, heads · headSize], rotated in place. */
   readonly x: Tensor;
-  /** [sequence, headSize/2] */
+  /** u32 [N]: the position of each row, below P. */
+  readonly positions: Tensor;
+  /** [P, headSize/2] */
   readonly cos: Tensor;
-  /** [sequence, headSize/2] */
+  /** [P, headSize/2] */
   readonly sin: Tensor;
 }
 
 export interface RopeSizes {
   readonly heads: number;
   readonly headSize: number;
-  readonly sequence: number;
 }
 
 function rope(
   name: string,
   direction: 1 | -1,
-  { x, cos, sin }: RopeTensors,
-  { heads, headSize, sequence }: RopeSizes,
+  { x, positions, cos, sin }: RopeTensors,
+  { heads, headSize }: RopeSizes,
 ): KernelCall[] {
   const halfHead = headSize / 2;
   const rows = x.elements / (heads * headSize);
+  const [count] = matrixShape(name, 'cos', cos);
   expectShape(name, 'x', x, [rows, heads * headSize]);
-  expectShape(name, 'cos', cos, [sequence, halfHead]);
-  expectShape(name, 'sin', sin, [sequence, halfHead]);
+  expectShape(name, 'positions', positions, [rows]);
+  expectShape(name, 'cos', cos, [count, halfHead]);
+  expectShape(name, 'sin', sin, [count, halfHead]);
   return [
     {
       name,
       shader: ropeShader,
       entryPoint: 'main',
-      bindings: [x, cos, sin],
-      uniforms: layOutParams(ropeShader, { rows, heads, halfHead, sequence, direction }),
+      bindings: [x, cos, sin, positions],
+      uniforms: layOutParams(ropeShader, { rows, heads, halfHead, positions: count, direction }),
       workgroups: elementwiseWorkgroups(rows * heads * halfHead),
       flops: 3 * x.elements,
       bytes: 2 * x.bytes + cos.bytes + sin.bytes,
@@ -55,24 +58,48 @@ export const ropeForward = (tensors: RopeTensors, sizes: RopeSizes): KernelCall[
 export const ropeBackward = (tensors: RopeTensors, sizes: RopeSizes): KernelCall[] =>
   rope('rope-backward', -1, tensors, sizes);
 
+/** How frequencies are stretched for contexts longer than those trained on. */
+export type RopeScaling =
+  | { readonly kind: 'linear'; readonly factor: number }
+  | {
+      readonly kind: 'llama3';
+      readonly factor: number;
+      readonly lowFrequencyFactor: number;
+      readonly highFrequencyFactor: number;
+      readonly originalMaxPositions: number;
+    };
+
 /**
- * Cosines and sines [sequence, headSize/2] of position · theta^(−2i/headSize), computed in float64 and rounded once
- * (Su et al. 2021, eq. 15).
+ * Angle per position of pair i of a head: theta^(−2i/headSize) (Su et al. 2021, eq. 15). `linear` divides all by the factor
+ * (Chen et al. 2023). `llama3` (Llama 3.1, as in transformers' modeling_rope_utils) divides those whose wavelength is beyond
+ * original/low, keeps those below original/high, and goes smoothly from one to the other.
  */
+export function ropeFrequencies(headSize: number, theta: number, scaling: RopeScaling | null): Float64Array {
+  return Float64Array.from({ length: headSize / 2 }, (_, i) => {
+    const frequency = theta ** ((-2 * i) / headSize);
+    if (!scaling) return frequency;
+    const slow = frequency / scaling.factor;
+    if (scaling.kind === 'linear') return slow;
+    const { lowFrequencyFactor: low, highFrequencyFactor: high, originalMaxPositions } = scaling;
+    const turns = (originalMaxPositions * frequency) / (2 * Math.PI);
+    if (turns < low) return slow;
+    if (turns > high) return frequency;
+    const smooth = (turns - low) / (high - low);
+    return (1 - smooth) * slow + smooth * frequency;
+  });
+}
+
+/** Cosines and sines [positions, headSize/2], computed in float64 and rounded once. */
 export function ropeTables(
-  sequence: number,
+  positions: number,
   headSize: number,
-  theta: number,
+  { theta, scaling }: { theta: number; scaling: RopeScaling | null },
 ): { cos: Float32Array; sin: Float32Array } {
   const half = headSize / 2;
-  const cos = new Float32Array(sequence * half);
-  const sin = new Float32Array(sequence * half);
-  for (let position = 0; position < sequence; position += 1) {
-    for (let i = 0; i < half; i += 1) {
-      const angle = position * theta ** ((-2 * i) / headSize);
-      cos[position * half + i] = Math.cos(angle);
-      sin[position * half + i] = Math.sin(angle);
-    }
-  }
-  return { cos, sin };
+  const frequencies = ropeFrequencies(headSize, theta, scaling);
+  const angles = (function_: (angle: number) => number): Float32Array =>
+    Float32Array.from({ length: positions * half }, (_, i) =>
+      function_(Math.floor(i / half) * (frequencies[i % half] ?? 0)),
+    );
+  return { cos: angles(Math.cos), sin: angles(Math.sin) };
 }

@@ -5,7 +5,7 @@ struct Params {
   rows: u32,
   heads: u32,
   halfHead: u32,
-  sequence: u32,
+  positions: u32,
   direction: f32,
 }
 
@@ -13,6 +13,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> cosines: array<f32>;
 @group(0) @binding(3) var<storage, read_write> sines: array<f32>;
+@group(0) @binding(4) var<storage, read_write> positions: array<u32>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) local: u32) {
@@ -21,7 +22,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   for (var i = first; i < params.rows * params.heads * params.halfHead; i += stride) {
     let pair = i % params.halfHead;
     let head = i / params.halfHead;
-    let position = (head / params.heads) % params.sequence;
+    let position = min(positions[head / params.heads], params.positions - 1u);
     let angle = position * params.halfHead + pair;
     let cosine = cosines[angle];
     let sine = params.direction * sines[angle];

@@ -1,0 +1,159 @@
+// Every family, at sizes no published model has, against the model in float64 (reference/): loss and the gradients of every
+// factor, for adapters of every kind, on a device with default limits only.
+import { type LoraAdapter, modelTensors } from '@weft/formats';
+import { decodeWeightRows, encodeWeightRows, type Gpu, type WeightType } from '@weft/wgsl-kernels';
+import { openTestGpu } from '@weft/wgsl-kernels/testing';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { makeBatch } from './data/batches.ts';
+import { lossAndGradients } from './gradients.ts';
+import { loadModel } from './model/base-model.ts';
+import { GpuModel } from './plan/gpu-model.ts';
+import { StepGraph } from './plan/step.ts';
+import { type Branch, type ReferenceGradients, type ReferenceModel, referenceGradients } from './reference/index.ts';
+import {
+  ADAPTERS,
+  FAMILIES,
+  gradientErrors,
+  type TestModel,
+  testAdapter,
+  testExamples,
+  testModel,
+  worstOf,
+} from './testing/index.ts';
+
+let gpu: Gpu;
+beforeAll(async () => {
+  gpu = await openTestGpu({ limits: 'default' });
+});
+afterAll(() => gpu.destroy());
+
+type Found = Awaited<ReturnType<typeof lossAndGradients>>;
+
+function expectClose(found: Found, expected: ReferenceGradients, factors: readonly ('a' | 'b')[] = ['a', 'b']): void {
+  expect(Math.abs(found.loss / expected.loss - 1)).toBeLessThan(1e-5);
+  const errors = gradientErrors(found.gradients, expected.gradients, factors);
+  const { name, error } = worstOf(errors);
+  expect(error, name).toBeLessThan(1e-3);
+  expect(errors.overall).toBeLessThan(2e-4);
+}
+
+const upload = async ({ files }: TestModel, type: WeightType = 'f32') =>
+  await GpuModel.upload(gpu, await loadModel(files), { type });
+
+/** The reference with the numbers that are left of its matrices as the GPU keeps them. */
+function asKept({ reference }: TestModel, model: GpuModel): ReferenceModel {
+  const vectors = new Set(
+    modelTensors(reference.config).flatMap(({ name, shape }) => (shape.length === 1 ? name : [])),
+  );
+  return {
+    ...reference,
+    weight: (name) => {
+      const values = Float32Array.from(reference.weight(name));
+      if (vectors.has(name)) return values;
+      const { type, columns } = model.matrix(name);
+      return decodeWeightRows(type, encodeWeightRows(type, values, columns), columns);
+    },
+  };
+}
+
+describe.each(FAMILIES)('$name', (family) => {
+  const test = testModel(family);
+  const examples = testExamples(family.config.vocabSize);
+  let model: GpuModel;
+  beforeAll(async () => {
+    model = await upload(test);
+  });
+  afterAll(() => model.destroy());
+
+  it.each(Object.entries(ADAPTERS[family.name] ?? {}))('has the gradients of its loss: %s', async (_name, spec) => {
+    const adapter = testAdapter(family.config, spec);
+    expectClose(
+      await lossAndGradients(model, adapter, examples),
+      referenceGradients(test.reference, adapter, examples),
+    );
+  });
+
+  it.each(['f16', 'q8', 'q4'] as const)('has the gradients of what is left of its weights in %s', async (type) => {
+    const spec = Object.values(ADAPTERS[family.name] ?? {})[0];
+    if (!spec) throw new Error(`${family.name} has no adapter.`);
+    const small = await upload(test, type);
+    const adapter = testAdapter(family.config, spec);
+    const found = await lossAndGradients(small, adapter, examples);
+    expectClose(found, referenceGradients(asKept(test, small), adapter, examples));
+    small.destroy();
+  });
+});
+
+// Windows on some layers, biases, patterns: what goes wrong elsewhere goes wrong here too.
+describe('a step', () => {
+  const family = FAMILIES.find(({ name }) => name === 'qwen2-window');
+  const spec = ADAPTERS['qwen2-window']?.['ranks by layer'];
+  if (!family || !spec) throw new Error('The family or its adapter is gone.');
+  const test = testModel(family);
+  const examples = testExamples(family.config.vocabSize);
+  const adapter = testAdapter(family.config, spec);
+  let model: GpuModel;
+  beforeAll(async () => {
+    model = await upload(test);
+  });
+  afterAll(() => model.destroy());
+
+  it.each([{ microBatch: 2 }, { checkpoint: true }, { microBatch: 1, checkpoint: true }])(
+    'has the same gradients with %j',
+    async (options) => {
+      expectClose(
+        await lossAndGradients(model, adapter, examples, options),
+        referenceGradients(test.reference, adapter, examples),
+      );
+    },
+  );
+
+  it.each([
+    { trainable: 'A', trained: 'a', frozen: 'b' },
+    { trainable: 'B', trained: 'b', frozen: 'a' },
+  ] as const)(
+    'has gradients of $trainable alone, where that alone is trained',
+    async ({ trainable, trained, frozen }) => {
+      const found = await lossAndGradients(model, adapter, examples, { trainable });
+      expectClose(found, referenceGradients(test.reference, adapter, examples), [trained]);
+      for (const factors of found.gradients.values()) expect(factors[frozen].every((value) => value === 0)).toBe(true);
+    },
+  );
+
+  it('adds frozen adapters beside the one in training', async () => {
+    const targets = ['k_proj', 'o_proj', 'down_proj'] as const;
+    const frozen = [
+      testAdapter(family.config, { ...spec, rankPattern: {}, rank: 3, alpha: -2 }),
+      testAdapter(family.config, { ...spec, targets, rank: 1, alpha: 0.7, firstLayer: 1 }),
+    ];
+    const sides = new Map<string, Branch[]>();
+    for (const { matrices } of frozen)
+      for (const own of matrices.values()) sides.set(own.module, [...(sides.get(own.module) ?? []), own]);
+    const expected = referenceGradients({ ...test.reference, sides }, adapter, examples);
+    const bare = referenceGradients(test.reference, adapter, examples);
+    expect(Math.abs(expected.loss / bare.loss - 1)).toBeGreaterThan(1e-3);
+    const found = await lossAndGradients(model, adapter, examples, {
+      sides: frozen.map(({ matrices }) => [...matrices.values()]),
+    });
+    expectClose(found, expected);
+  });
+
+  it('keeps the examples of a row apart', async () => {
+    const rows = [[examples[1], examples[3]], [examples[2], examples[4], examples[5]], [examples[0]]].map((row) =>
+      row.filter((example) => example !== undefined),
+    );
+    expectClose(await packed(model, adapter, rows), referenceGradients(test.reference, adapter, examples));
+  });
+});
+
+/** Loss and gradients of rows that hold several examples each. */
+async function packed(model: GpuModel, adapter: LoraAdapter, rows: Parameters<typeof makeBatch>[0]): Promise<Found> {
+  const sequence = Math.max(...rows.map((row) => row.reduce((sum, { inputIds }) => sum + inputIds.length, 0)));
+  const shape = { batch: rows.length, sequence };
+  const graph = await StepGraph.create(model, [...adapter.matrices.values()], shape, { training: true, update: false });
+  graph.loadAdapter(adapter);
+  const { loss } = await graph.run([makeBatch(rows, rows.length, sequence)]);
+  const gradients = await graph.readFactors('grads');
+  graph.destroy();
+  return { loss, gradients };
+}

@@ -1,0 +1,186 @@
+// Where the factors of an adapter lie on the GPU: flat tensors, one after the other, cut where one would be larger than a
+// binding covers. Trained factors come with gradients and both AdamW moments laid out the same; frozen ones do not.
+import type { LoraFactors } from '@weft/formats';
+import { type ArenaPlan, subTensor, type Tensor, type TensorRef } from '@weft/wgsl-kernels';
+import { TrainerError } from '../errors.ts';
+import type { AdaptedMatrix } from '../lora/adapter.ts';
+
+/** Which factors are trained. The other ones stay as they are (FFA-LoRA, Sun et al. 2024, trains B alone). */
+export type Trainable = 'both' | 'A' | 'B';
+
+/** Several factors side by side; `training` is null where they are frozen. */
+export interface Flat {
+  readonly elements: number;
+  readonly params: TensorRef;
+  readonly training: { readonly grads: TensorRef; readonly m: TensorRef; readonly v: TensorRef } | null;
+}
+
+interface Place {
+  readonly flat: Flat;
+  /** Elements from the start; a multiple of 64, so that a view of it can be bound. */
+  readonly at: number;
+  readonly shape: readonly [rows: number, columns: number];
+}
+
+export interface FactorPlaces {
+  readonly matrix: AdaptedMatrix;
+  readonly a: Place;
+  readonly b: Place;
+}
+
+export type FactorKind = 'params' | 'grads' | 'm' | 'v';
+
+const alignElements = (elements: number): number => Math.ceil(elements / 64) * 64;
+
+interface Wanted {
+  readonly elements: number;
+  readonly trained: boolean;
+  place?: Place;
+  readonly shape: readonly [number, number];
+}
+
+/** Factors in the order given, as many in one flat tensor as `limit` bytes hold. */
+function planFlats(
+  plan: ArenaPlan,
+  name: string,
+  wanted: readonly Wanted[],
+  trained: boolean,
+  limit: number,
+): { flats: Flat[]; places: Map<Wanted, Place> } {
+  const groups: { items: { wanted: Wanted; at: number }[]; elements: number }[] = [];
+  for (const item of wanted) {
+    const size = alignElements(item.elements);
+    let group = groups.at(-1);
+    if (!group || 4 * (group.elements + size) > limit) {
+      group = { items: [], elements: 0 };
+      groups.push(group);
+    }
+    group.items.push({ wanted: item, at: group.elements });
+    group.elements += size;
+  }
+  const places = new Map<Wanted, Place>();
+  const flats = groups.map(({ items, elements }, i): Flat => {
+    const tensor = (what: string) => plan.tensor(`${name}.${what}.${i}`, [elements]);
+    const training = trained ? { grads: tensor('grads'), m: tensor('m'), v: tensor('v') } : null;
+    const flat = { elements, params: tensor(trained ? 'params' : 'frozen'), training };
+    for (const { wanted: item, at } of items) places.set(item, { flat, at, shape: item.shape });
+    return flat;
+  });
+  return { flats, places };
+}
+
+/** The factors of one adapter. */
+export class FactorLayout {
+  readonly flats: readonly Flat[];
+  readonly places: ReadonlyMap<string, FactorPlaces>;
+
+  private constructor(flats: readonly Flat[], places: ReadonlyMap<string, FactorPlaces>) {
+    this.flats = flats;
+    this.places = places;
+  }
+
+  /** Plans every factor of `matrices`; `trainable` null freezes them all. Throws GpuError 'shape' for one beyond `limit`. */
+  static plan(
+    plan: ArenaPlan,
+    name: string,
+    matrices: readonly AdaptedMatrix[],
+    { trainable, limit }: { trainable: Trainable | null; limit: number },
+  ): FactorLayout {
+    const wanted = matrices.map((matrix) => {
+      const { rank, in: columns, out } = matrix;
+      const a: Wanted = {
+        elements: rank * columns,
+        shape: [rank, columns],
+        trained: trainable !== null && trainable !== 'B',
+      };
+      const b: Wanted = { elements: out * rank, shape: [out, rank], trained: trainable !== null && trainable !== 'A' };
+      return { matrix, a, b };
+    });
+    const all = wanted.flatMap(({ a, b }) => [a, b]);
+    const parts = [true, false].map((trained) =>
+      planFlats(
+        plan,
+        name,
+        all.filter((item) => item.trained === trained),
+        trained,
+        limit,
+      ),
+    );
+    const placeOf = (item: Wanted): Place => {
+      const place = parts.map(({ places }) => places.get(item)).find((found) => found !== undefined);
+      if (!place) throw new TrainerError('bad-settings', `A factor of ${name} was left without a place.`);
+      return place;
+    };
+    return new FactorLayout(
+      parts.flatMap(({ flats }) => flats),
+      new Map(wanted.map(({ matrix, a, b }) => [matrix.module, { matrix, a: placeOf(a), b: placeOf(b) }])),
+    );
+  }
+
+  get trained(): { flat: Flat; training: NonNullable<Flat['training']> }[] {
+    return this.flats.flatMap((flat) => (flat.training ? [{ flat, training: flat.training }] : []));
+  }
+
+  /** Is any factor of this module trained? */
+  trains(module: string): boolean {
+    const places = this.places.get(module);
+    return places !== undefined && (places.a.flat.training !== null || places.b.flat.training !== null);
+  }
+
+  /** A [r, in] or B [out, r] of a module, or what belongs to it; null where there is none. */
+  view(module: string, factor: 'a' | 'b', kind: FactorKind): Tensor | null {
+    const place = this.places.get(module)?.[factor];
+    if (!place) return null;
+    const tensor = kind === 'params' ? place.flat.params : place.flat.training?.[kind];
+    return tensor ? subTensor(tensor, place.at, place.shape) : null;
+  }
+
+  /** The contents of all flat tensors of `kind` for these factors. Throws TrainerError 'rank-mismatch'. */
+  gather(kind: FactorKind, factors: ReadonlyMap<string, LoraFactors>): Map<TensorRef, Float32Array> {
+    const contents = new Map<TensorRef, Float32Array>();
+    for (const { matrix, ...places } of this.places.values()) {
+      const own = factors.get(matrix.module);
+      const fits =
+        own?.rank === matrix.rank &&
+        own.a.length === matrix.rank * matrix.in &&
+        own.b.length === matrix.out * matrix.rank;
+      if (!own || !fits) {
+        throw new TrainerError(
+          'rank-mismatch',
+          `The adapter has rank ${own?.rank ?? 'none'} for ${matrix.module} where rank ${matrix.rank} was planned.`,
+        );
+      }
+      for (const factor of ['a', 'b'] as const) {
+        const { flat, at } = places[factor];
+        const tensor = kind === 'params' ? flat.params : flat.training?.[kind];
+        if (!tensor) continue;
+        const content = contents.get(tensor) ?? new Float32Array(flat.elements);
+        content.set(own[factor], at);
+        contents.set(tensor, content);
+      }
+    }
+    return contents;
+  }
+
+  /** The other way round; factors without `kind` (frozen ones have no gradients) come out as zeros. */
+  scatter(kind: FactorKind, contents: ReadonlyMap<TensorRef, Float32Array>): Map<string, LoraFactors> {
+    return new Map(
+      [...this.places.values()].map(({ matrix, ...places }) => {
+        const read = ({ flat, at, shape: [rows, columns] }: Place): Float32Array => {
+          const tensor = kind === 'params' ? flat.params : flat.training?.[kind];
+          const content = tensor && contents.get(tensor);
+          return content ? content.slice(at, at + rows * columns) : new Float32Array(rows * columns);
+        };
+        return [matrix.module, { ...matrix, a: read(places.a), b: read(places.b) }];
+      }),
+    );
+  }
+
+  /** The tensors of one kind. */
+  tensors(kind: FactorKind): TensorRef[] {
+    return this.flats.flatMap((flat) => {
+      const tensor = kind === 'params' ? flat.params : flat.training?.[kind];
+      return tensor ? [tensor] : [];
+    });
+  }
+}

@@ -1,0 +1,145 @@
+import { beforeAll, describe, expect, it } from 'vitest';
+import { at, matmul, matmulMagnitude } from '../../reference/index.ts';
+import type { Gpu } from '../../runtime/device.ts';
+import { shaderWarnings } from '../../runtime/shader.ts';
+import { EPSILON, expectWithin, openTestGpu, randomNumbers } from '../../testing/index.ts';
+import { randomWeight, readError, runWithWeight } from '../../testing/weights.ts';
+import { WEIGHT_TYPES, type WeightType } from '../../weights/encode.ts';
+import { type MatmulOptions, weightMatmulShaders, weightNN, weightNT } from './weight-matmul.ts';
+
+// Rows of x, out and in of W: the shapes of matmul.gpu.test.ts, and widths around blocks of 32 and rows of 64.
+const shapes: [rows: number, outputs: number, inputs: number][] = [
+  [1, 1, 1],
+  [1, 1, 257],
+  [7, 9, 8],
+  [8, 8, 32],
+  [9, 7, 33],
+  [16, 17, 31],
+  [1, 67, 13],
+  [61, 1, 64],
+  [37, 4, 65],
+  [4, 172, 64],
+  [128, 65, 16],
+  [3, 4, 4],
+  [12, 20, 36],
+  [68, 8, 132],
+  [15, 12, 8],
+  [17, 9, 12],
+  [33, 24, 4],
+  [5, 12, 31],
+  [5, 12, 63],
+  [5, 12, 65],
+  [19, 36, 100],
+];
+
+// Cut into parts of 64 rows: whole ones, a short last one, and sizes that are no multiples of four.
+const cutShapes: [rows: number, outputs: number, inputs: number][] = [
+  [17, 128, 36],
+  [5, 200, 64],
+  [18, 131, 32],
+  [3, 132, 33],
+  [9, 65, 7],
+];
+
+/** Longest row of {@link cutShapes} in any type, times 64 rows: shorter ones have parts of more rows. */
+const limitFor = (type: WeightType, inputs: number): number =>
+  64 * (type === 'f32' ? 4 * inputs : { f16: 2, q8: 1, q4: 0.5 }[type] * 64 * Math.ceil(inputs / 64));
+
+describe('products with a weight', () => {
+  let gpu: Gpu;
+  beforeAll(async () => {
+    gpu = await openTestGpu({ limits: 'default' });
+    return () => gpu.destroy();
+  });
+
+  interface Case {
+    readonly type: WeightType;
+    readonly kind: 'NT' | 'NN';
+    readonly shape: readonly [rows: number, outputs: number, inputs: number];
+    readonly options: MatmulOptions;
+    readonly cut?: boolean;
+  }
+
+  /** Runs one product and returns the share of the bound that its error takes. */
+  async function check({ type, kind, shape: [rows, outputs, inputs], options, cut = false }: Case): Promise<number> {
+    const random = randomNumbers(rows + 1000 * outputs + 1_000_000 * inputs);
+    const limit = cut ? limitFor(type, inputs) : 2 ** 27;
+    const weight = randomWeight(type, [outputs, inputs], { seed: rows, limit });
+    const parts = weight.refs.parts.length;
+    expect(parts).toBe(cut ? Math.ceil(outputs / 64) : 1);
+    const [inner, columns] = kind === 'NT' ? [inputs, outputs] : [outputs, inputs];
+    const a = random.floats(rows * inner);
+    const before = random.floats(rows * columns, 3);
+    const { c } = await runWithWeight(
+      gpu,
+      weight,
+      {
+        a: { shape: [rows, inner], data: a },
+        c: { shape: [rows, columns], written: true, ...(options.accumulate ? { data: before } : {}) },
+      },
+      (tensors, w) =>
+        kind === 'NT'
+          ? weightNT({ x: tensors.a, w, y: tensors.c }, options)
+          : weightNN({ dy: tensors.a, w, dx: tensors.c }, options),
+    );
+    const sizes = { rows, columns, inner };
+    const alpha = options.alpha ?? 1;
+    const old = (i: number): number => (options.accumulate ? at(before, i) : 0);
+    const magnitude = matmulMagnitude(kind, a, weight.values, sizes);
+    const expected = matmul(kind, a, weight.values, sizes).map((value, i) => alpha * value + old(i));
+    // As in matmul.gpu.test.ts, with the additions of further parts, and what a type's reading errs by.
+    const additions = kind === 'NN' ? parts : 1;
+    const factor = Math.sqrt(inner) + 1 + additions / 2 + readError(type);
+    return expectWithin(
+      `${kind} ${type} [${rows}, ${inner}] with W [${outputs}, ${inputs}]`,
+      c,
+      expected,
+      (i) => EPSILON * (factor * Math.abs(alpha) * at(magnitude, i) + (additions / 2) * Math.abs(old(i))),
+    );
+  }
+
+  for (const type of WEIGHT_TYPES) {
+    for (const kind of ['NT', 'NN'] as const) {
+      it(`${kind} reads ${type} in every shape, whole and cut, scales and adds`, async () => {
+        const shares: number[] = [];
+        for (const shape of shapes) {
+          shares.push(await check({ type, kind, shape, options: {} }));
+          shares.push(await check({ type, kind, shape, options: { alpha: -1.75, accumulate: true } }));
+        }
+        for (const shape of cutShapes) {
+          shares.push(await check({ type, kind, shape, options: {}, cut: true }));
+          shares.push(await check({ type, kind, shape, options: { alpha: 0.75, accumulate: true }, cut: true }));
+        }
+        // The bound is of the size of the error: a kernel a hundred times less exact would not pass.
+        expect(Math.max(...shares)).toBeGreaterThan(0.01);
+      });
+    }
+  }
+
+  it('serves more than 65,535 rows of activations', async () => {
+    for (const kind of ['NT', 'NN'] as const) {
+      await check({ type: 'q4', kind, shape: [65_541, 8, 4], options: {} });
+      await check({ type: 'f32', kind, shape: [65_541, 3, 5], options: { accumulate: true } });
+    }
+  });
+
+  it('refuses activations of another shape, by name', async () => {
+    const weight = randomWeight('q8', [4, 6]);
+    const run = (x: number[], y: number[], nn = false) =>
+      runWithWeight(gpu, weight, { x: { shape: x }, y: { shape: y } }, (tensors, w) =>
+        nn ? weightNN({ dy: tensors.x, w, dx: tensors.y }) : weightNT({ x: tensors.x, w, y: tensors.y }),
+      );
+    await expect(run([2, 5], [2, 4])).rejects.toThrow('weightNT: x (x) is [2,5] where [2,6] is needed.');
+    await expect(run([2, 6], [2, 6])).rejects.toThrow('weightNT: y (y) is [2,6] where [2,4] is needed.');
+    await expect(run([2, 6], [2, 6], true)).rejects.toThrow('weightNN: dy (x) is [2,6] where [2,4] is needed.');
+    await expect(run([2, 4], [3, 6], true)).rejects.toMatchObject({ name: 'GpuError', code: 'shape' });
+  });
+
+  it('compiles every shader without a warning', async () => {
+    for (const shaders of Object.values(weightMatmulShaders)) {
+      for (const shader of Object.values(shaders)) {
+        expect(await shaderWarnings(gpu, { shader, entryPoint: 'main', constants: {} })).toEqual([]);
+      }
+    }
+  });
+});
