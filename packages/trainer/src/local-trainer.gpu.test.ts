@@ -121,7 +121,14 @@ describe('local trainer', () => {
   });
 
   it('proposes the largest rank within the volunteer’s limits, with a verdict for each', async () => {
-    const settings = { ranks: [2, 4, 8], alphaPerRank: 2, targets, batchSize: 2, sequenceLength: 48, baseDtype: 'f32' } as const;
+    const settings = {
+      ranks: [2, 4, 8],
+      alphaPerRank: 2,
+      targets,
+      batchSize: 2,
+      sequenceLength: 48,
+      baseDtype: 'f32',
+    } as const;
     expect((await trainer.proposeRank({ settings }, files, NO_LIMITS)).rank).toBe(8);
     const ownLimits = { ...NO_LIMITS, maxRank: 5 };
     const proposal = await trainer.proposeRank({ settings }, files, ownLimits);

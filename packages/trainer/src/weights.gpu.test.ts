@@ -24,8 +24,8 @@ beforeAll(async () => {
 afterAll(() => gpu.destroy());
 
 const settings = {
-  steps: 12,
-  learningRate: 5e-3,
+  steps: 24,
+  learningRate: 2e-3,
   schedule: 'constant',
   warmupSteps: 1,
   weightDecay: 0,
