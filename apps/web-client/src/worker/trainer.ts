@@ -9,10 +9,7 @@ import type { ModelFiles, Trainer } from '@weft/volunteer';
 export async function openTrainer(): Promise<Trainer> {
   const gpu = await openGpu(navigator.gpu);
   const { deviceMemory } = navigator as WorkerNavigator & { deviceMemory?: number };
-  return createLocalTrainer(gpu, {
-    deviceMemoryGiB: deviceMemory ?? null,
-    reopenGpu: () => openGpu(navigator.gpu),
-  });
+  return createLocalTrainer(gpu, { deviceMemoryGiB: deviceMemory ?? null });
 }
 
 /** Remembers the model and run a trainer was last asked about, for {@link RowCounter}. */
@@ -50,11 +47,7 @@ export class RowCounter {
     const tokenizer =
       tokenizerFile && tokenizerConfig ? loadTokenizer(tokenizerFile, tokenizerConfig, config, extras) : null;
     const length = Math.min(this.#sequenceLength, config.maxPositions);
-    const { truncated, unlabelled } = encodeRows(
-      parseDataLines(rows, 'your file'),
-      { config, tokenizer },
-      length,
-    );
+    const { truncated, unlabelled } = encodeRows(parseDataLines(rows, 'your file'), { config, tokenizer }, length);
     return { cut: truncated, unlabelled };
   }
 }
