@@ -14,11 +14,19 @@ export const gpuName = ({ adapter }: Gpu): GpuName => ({
   software: adapter.software,
 });
 
-/** Opens the GPU, runs `work` on it, and frees it. Throws CommandError 'no-gpu' naming the remedy. */
-export async function withGpu<T>(work: (gpu: Gpu) => Promise<T>): Promise<T> {
-  const gpu = await openNodeGpu();
+/**
+ * Opens the GPU, runs `work` on it, and frees it. `reopen` gives up the present device, such as a lost one, for a new one.
+ * Throws CommandError 'no-gpu' naming the remedy.
+ */
+export async function withGpu<T>(work: (gpu: Gpu, reopen: () => Promise<Gpu>) => Promise<T>): Promise<T> {
+  let gpu = await openNodeGpu();
+  const reopen = async (): Promise<Gpu> => {
+    gpu.destroy();
+    gpu = await openNodeGpu();
+    return gpu;
+  };
   try {
-    return await work(gpu);
+    return await work(gpu, reopen);
   } catch (error) {
     // What fails after a loss is a consequence; the loss itself is the cause worth reading.
     if (gpu.isLost() && !(error instanceof GpuError && error.code === 'device-lost')) {

@@ -3,10 +3,14 @@
 import { registerDemo } from './commands/demo.ts';
 import { registerDoctor } from './commands/doctor.ts';
 import { registerEval } from './commands/eval.ts';
+import { registerExport } from './commands/export.ts';
 import { registerFleet } from './commands/fleet.ts';
 import { registerGenerate } from './commands/generate.ts';
+import { registerInit } from './commands/init.ts';
 import { registerJoin } from './commands/join.ts';
 import { registerMerge } from './commands/merge.ts';
+import { registerPreview } from './commands/preview.ts';
+import { registerPull } from './commands/pull.ts';
 import { registerServe } from './commands/serve.ts';
 import { registerTrain } from './commands/train.ts';
 import { createProgram, type Register, run } from './program.ts';
@@ -17,9 +21,13 @@ const registers: Register[] = [
   registerJoin,
   registerFleet,
   registerMerge,
+  registerPull,
+  registerInit,
+  registerPreview,
   registerTrain,
   registerEval,
   registerGenerate,
+  registerExport,
   registerDoctor,
 ];
 

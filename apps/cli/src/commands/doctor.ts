@@ -1,20 +1,23 @@
 // `weft doctor`: what this machine's GPU is, what it reaches, and what rank it would train a model at.
-import { type ModelConfig, PROJECTIONS, parameterCount } from '@weft/formats';
-import { GpuModel, NO_LIMITS, plannedMemory, type RankVerdict, rankVerdicts } from '@weft/trainer';
-import { type Gpu, type MeasuredPeaks, measurePeaks } from '@weft/wgsl-kernels';
-import { action, formatBytes, type Io, table } from '../command.ts';
+import { readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { CONFIG_FILE, type ModelConfig, parseModelConfig, WEIGHTS_FILE, WEIGHTS_INDEX_FILE } from '@weft/formats';
+import { type Gpu, GpuError, type MeasuredPeaks, measurePeaks } from '@weft/wgsl-kernels';
+import { NAMED_SHAPES } from '../checkpoint/named-shapes.ts';
+import { action, CommandError, type Io, table, UsageError } from '../command.ts';
 import { readModelFolder } from '../folders.ts';
 import { gpuName, withGpu } from '../gpu.ts';
+import { resolveModel } from '../hub/resolve.ts';
+import { count, counts, memoryOptions } from '../options.ts';
 import type { Register } from '../program.ts';
+import { describePlan, type ModelPlan, type PlanOptions, planByConfig, planOnGpu } from './doctor/plan.ts';
+import { uploadModel } from './train/session.ts';
 
-interface DoctorOptions {
+interface DoctorOptions extends PlanOptions {
   readonly model?: string;
+  readonly like?: string;
+  readonly planOnly?: boolean;
 }
-
-/** What a run asks for unless it says otherwise; here only the ranks and the shape of a step matter. */
-const RANKS = [1, 2, 4, 8, 16, 32, 64] as const;
-const BATCH = 8;
-const SEQUENCE = 128;
 
 /** Limits worth reading; --json has them all. */
 const SHOWN_LIMITS = [
@@ -25,6 +28,12 @@ const SHOWN_LIMITS = [
   'maxComputeInvocationsPerWorkgroup',
   'maxComputeWorkgroupsPerDimension',
 ] as const;
+
+const HELP = `
+Examples:
+  weft doctor
+  weft doctor --model models/mine --weights q8 --budget 2000 --rank 8,16,32
+  weft doctor --like llama-3.2-1b --weights q4 --batch 1 --seq 512 --rank 16 --checkpoint`;
 
 /** Limits are getters of the prototype, which JSON would leave out. */
 function allLimits(limits: GPUSupportedLimits): Record<string, number> {
@@ -40,30 +49,100 @@ export const registerDoctor: Register = (program) => {
   const command = program
     .command('doctor')
     .description('GPU adapter, limits, features, measured peaks; with a model also its memory and the rank to choose.')
-    .option('--model <dir>', 'folder of a Llama-architecture model, as on Hugging Face');
-  action<DoctorOptions>(command, async ({ model: folder }, _args, io) => {
-    const model = folder === undefined ? null : await readModelFolder(folder);
-    await withGpu(async (gpu) => {
-      io.status('measuring peaks');
-      const peaks = await measurePeaks(gpu);
-      const device = {
-        gpu: { ...gpuName(gpu), ...gpu.adapter },
-        limits: allLimits(gpu.limits),
-        features: [...gpu.features].sort(),
-        peaks,
-      };
-      const lines = describeDevice(gpu, peaks);
-      if (!model || folder === undefined) {
-        io.result(device, () => lines.join('\n'));
-        return;
-      }
-      const plan = await planModel(gpu, await GpuModel.upload(gpu, model), io);
-      io.result({ ...device, model: { path: folder, ...plan } }, () =>
-        [...lines, '', ...describePlan(folder, plan)].join('\n'),
-      );
-    });
+    .option('--model <model>', 'model folder as on Hugging Face, or hf:ORG/NAME[@REV]')
+    .option('--like <shape>', 'plan for a model of this shape, by arithmetic; `weft init --list` names them')
+    .option('--plan-only', 'plan by arithmetic from config.json alone: no GPU, no weights')
+    .option('--batch <n>', 'rows a step (default: 8)', count('--batch'))
+    .option('--seq <n>', 'tokens a row (default: 128)', count('--seq'))
+    .option('--rank <list>', 'ranks to plan, separated by commas (default: 1 to 64)', counts('--rank'));
+  memoryOptions(command).addHelpText('after', HELP);
+  action<DoctorOptions>(command, async (options, _args, io) => {
+    const { model, like } = options;
+    if (model !== undefined && like !== undefined)
+      throw new UsageError('--model and --like both name a model; give one.');
+    if (like !== undefined)
+      return printPlan(like, planByConfig(checkSequence(shapeConfig(like), options), options), io);
+    if (!options.planOnly) return await examine(options, io);
+    if (model === undefined) throw new UsageError('--plan-only plans a model; give --model DIR or --like SHAPE.');
+    const { folder, name } = await resolveModel(model, io);
+    printPlan(name, planByConfig(checkSequence(await readConfig(folder), options), options), io);
   });
 };
+
+const printPlan = (name: string, plan: ModelPlan, io: Io): void =>
+  io.result({ model: { path: name, ...plan } }, () => describePlan(name, plan).join('\n'));
+
+/** The device, and a model on it where it has weights and room for them. */
+async function examine(options: DoctorOptions, io: Io): Promise<void> {
+  const place = options.model === undefined ? null : await resolveModel(options.model, io);
+  const config = place && checkSequence(await readConfig(place.folder), options);
+  await withGpu(async (gpu) => {
+    io.status('measuring peaks');
+    const peaks = await measurePeaks(gpu);
+    const device = {
+      gpu: { ...gpuName(gpu), ...gpu.adapter },
+      limits: allLimits(gpu.limits),
+      features: [...gpu.features].sort(),
+      peaks,
+    };
+    const lines = describeDevice(gpu, peaks);
+    if (!place || !config) {
+      io.result(device, () => lines.join('\n'));
+      return;
+    }
+    const plan = (await tryOnGpu(gpu, place.folder, options, io)) ?? planByConfig(config, options);
+    io.result({ ...device, model: { path: place.name, ...plan } }, () =>
+      [...lines, '', ...describePlan(place.name, plan)].join('\n'),
+    );
+  });
+}
+
+/** null, saying why, for a model without weights, or one too large for this device. */
+async function tryOnGpu(gpu: Gpu, folder: string, options: DoctorOptions, io: Io): Promise<ModelPlan | null> {
+  const found = await Promise.all(
+    [WEIGHTS_FILE, WEIGHTS_INDEX_FILE].map((name) => stat(join(folder, name)).catch(() => null)),
+  );
+  if (found.every((file) => file === null)) {
+    io.note(`${folder} has no weights; the plan is computed from its ${CONFIG_FILE}.`);
+    return null;
+  }
+  const model = await readModelFolder(folder, io);
+  try {
+    const onGpu = await uploadModel(gpu, model, options, io);
+    io.status(`trying ranks on ${gpuName(gpu).name}`);
+    return await planOnGpu(onGpu, options);
+  } catch (error) {
+    if (!(error instanceof GpuError && (error.code === 'out-of-memory' || error.code === 'shape'))) throw error;
+    io.note(`The model does not fit this GPU: ${error.message} The plan is computed from its ${CONFIG_FILE}.`);
+    return null;
+  }
+}
+
+/** Throws CommandError 'no-such-file', or as parseModelConfig does. */
+async function readConfig(folder: string): Promise<ModelConfig> {
+  const path = join(folder, CONFIG_FILE);
+  const text = await readFile(path, 'utf8').catch((cause: unknown) => {
+    throw new CommandError('no-such-file', `There is no ${path}; --model takes a folder with a ${CONFIG_FILE}.`, {
+      cause,
+    });
+  });
+  return parseModelConfig(text);
+}
+
+/** Throws UsageError for a name that is none. */
+function shapeConfig(like: string): ModelConfig {
+  const shape = NAMED_SHAPES.find(({ name }) => name === like.toLowerCase());
+  if (shape) return parseModelConfig(JSON.stringify(shape.config));
+  throw new UsageError(
+    `--like ${like} is no known shape; choose from ${NAMED_SHAPES.map(({ name }) => name).join(', ')}.`,
+  );
+}
+
+/** Throws UsageError for rows beyond the context. */
+function checkSequence(config: ModelConfig, { seq }: PlanOptions): ModelConfig {
+  if (seq === undefined || seq <= config.maxPositions) return config;
+  throw new UsageError(`--seq ${seq} is beyond the model's context of ${config.maxPositions} tokens.`);
+}
 
 function describeDevice(gpu: Gpu, peaks: MeasuredPeaks): string[] {
   const { name, software } = gpuName(gpu);
@@ -73,54 +152,5 @@ function describeDevice(gpu: Gpu, peaks: MeasuredPeaks): string[] {
     `Measured peaks: ${peaks.gflops.toFixed(1)} GFLOP/s float32, ${peaks.gigabytes.toFixed(1)} GB/s copying`,
     '',
     table([['limit', 'value'], ...SHOWN_LIMITS.map((limit) => [limit, gpu.limits[limit]])]),
-  ];
-}
-
-interface ModelPlan {
-  readonly parameters: number;
-  readonly shape: { readonly batch: number; readonly sequence: number };
-  readonly memory: ReturnType<typeof plannedMemory>;
-  readonly verdicts: readonly RankVerdict[];
-  /** null when no rank fits. */
-  readonly rank: number | null;
-}
-
-async function planModel(gpu: Gpu, onGpu: GpuModel, io: Io): Promise<ModelPlan> {
-  const { config, model } = onGpu;
-  const shape = { batch: BATCH, sequence: Math.min(SEQUENCE, config.maxPositions) };
-  const question = { ranks: ranksFor(config), alphaPerRank: 2, targets: PROJECTIONS, shape };
-  io.status(`trying ranks on ${gpuName(gpu).name}`);
-  const verdicts = await rankVerdicts(onGpu, question, NO_LIMITS);
-  return {
-    parameters: parameterCount(config),
-    shape,
-    memory: plannedMemory(model, question),
-    verdicts,
-    rank: verdicts.findLast(({ fits }) => fits)?.rank ?? null,
-  };
-}
-
-/** No matrix of the model has a higher rank than its hidden size. */
-const ranksFor = (config: ModelConfig): number[] => RANKS.filter((rank) => rank <= config.hiddenSize);
-
-function describePlan(folder: string, { parameters, shape, memory, verdicts, rank }: ModelPlan): string[] {
-  const heading = ['rank', 'total', 'weights', 'activations', 'logits', 'gradients', 'adapter', 'optimiser', 'rest'];
-  const rows = memory.map(({ rank: each, memory: plan }) => [
-    each,
-    ...[plan.total, plan.weights, plan.activations, plan.logits, plan.gradients, plan.adapter, plan.optimiser].map(
-      formatBytes,
-    ),
-    formatBytes(plan.uniforms + plan.readback),
-  ]);
-  return [
-    `Model ${folder}: ${parameters.toLocaleString('en')} parameters. GPU memory of a training step of ${shape.batch} rows of ${shape.sequence} tokens:`,
-    '',
-    table([heading, ...rows]),
-    '',
-    ...verdicts.map(({ fits, reason }) => `${fits ? '✓' : '✗'} ${reason}`),
-    '',
-    rank === null
-      ? 'No rank fits this device. Train a smaller model, or shorter rows.'
-      : `This device would train at rank ${rank}.`,
   ];
 }

@@ -184,8 +184,8 @@ describe('weft doctor', () => {
     expect(result.model.parameters).toBe(260_032);
     expect(result.model.rank).toBe(64);
     for (const { memory } of result.model.memory) {
-      const { weights, activations, logits, gradients, adapter, optimiser, uniforms, readback, total } = memory;
-      expect(weights + activations + logits + gradients + adapter + optimiser + uniforms + readback).toBe(total);
+      const { weights, activations, gradients, adapter, optimiser, inputs, uniforms, readback, total } = memory;
+      expect(weights + activations + gradients + adapter + optimiser + inputs + uniforms + readback).toBe(total);
     }
     const bare = await weft('doctor');
     expect(bare.out).toMatch(/^GPU adapter: /);

@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { createServer } from '@weft/server';
 import { pino } from 'pino';
 import { action, numberOption } from '../command.ts';
+import { resolveModel } from '../hub/resolve.ts';
 import type { Register } from '../program.ts';
 
 interface ServeOptions {
@@ -21,7 +22,11 @@ export const registerServe: Register = (program) => {
   const command = program
     .command('serve')
     .description('Serve the volunteer page (/) and the dashboard (/admin); rounds, merging and storage included.')
-    .option('--model <dir>', 'base model, Hugging Face layout', join(root, 'assets', 'models', 'stories260K'))
+    .option(
+      '--model <model>',
+      'base model: a folder as on Hugging Face, or hf:ORG/NAME[@REV]',
+      join(root, 'assets', 'models', 'stories260K'),
+    )
     .option(
       '--tasks <dir>',
       'one folder a task, each with train.jsonl and test.jsonl',
@@ -37,7 +42,7 @@ export const registerServe: Register = (program) => {
   action<ServeOptions>(command, async ({ model, tasks, dataDir, port, host }, _args, io) => {
     const givenToken = process.env.WEFT_ADMIN_TOKEN;
     const server = await createServer({
-      modelDir: model,
+      modelDir: (await resolveModel(model, io)).folder,
       tasksDir: tasks,
       dataDir,
       pagesDir,

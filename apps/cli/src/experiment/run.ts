@@ -159,7 +159,12 @@ export async function runExperiment(experiment: Experiment, folder: string, io: 
     await writeFile(metrics, await download(url, ROUTES.events(runId), token));
 
     const { before, after, ...told } = reportRounds(snapshot);
-    const unigram = await unigramLosses(await readModelFolder(model), tasks, settings.tasks, settings.sequenceLength);
+    const unigram = await unigramLosses(
+      await readModelFolder(model, io),
+      tasks,
+      settings.tasks,
+      settings.sequenceLength,
+    );
     const data = Object.fromEntries(settings.tasks.map((task) => [task, join(tasks, task, 'test.jsonl')]));
     const report = { gpu, model, data, ...told, heldOutLoss: { before, after, unigram }, adapter, exportRank, metrics };
     await writeFile(join(folder, 'report.json'), `${JSON.stringify(report, null, 2)}\n`);
