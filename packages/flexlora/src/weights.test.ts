@@ -45,6 +45,15 @@ describe('normaliseWeights', () => {
     );
   });
 
+  it('takes a count beyond the range of ratios for none', () => {
+    expect(normaliseWeights([1, 1e-323, 1, 2], { maxWeightShare: 0.05, fromClients: 1 })).toEqual([
+      expect.closeTo(1 / 3, 12),
+      0,
+      expect.closeTo(1 / 3, 12),
+      expect.closeTo(1 / 3, 12),
+    ]);
+  });
+
   it('shares equally where the clients are too few for the limit', () => {
     const shares = normaliseWeights([5, 1, 0, 0, 0, 0, 0, 0], { maxWeightShare: 0.1 });
     expect(shares).toEqual([0.5, 0.5, 0, 0, 0, 0, 0, 0]);

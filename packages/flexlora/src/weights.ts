@@ -8,6 +8,9 @@ export interface WeightLimit {
   readonly fromClients?: number;
 }
 
+/** Counts smaller than the largest by more than this are none. */
+const SMALLEST_RATIO = 2 ** -1000;
+
 /**
  * Shares n_i / Σn of the counts (labelled target tokens, or examples), which sum to 1. From `fromClients` (8) clients on no
  * share exceeds `maxWeightShare`; the excess is spread over the others in proportion to their counts. Clients with a count
@@ -25,8 +28,9 @@ export function normaliseWeights(
   }
   const largest = Math.max(0, ...counts);
   if (largest === 0) throw new MergeError('weights', 'All weights are 0; there is nothing to merge.');
-  // Relative to the largest first, so that the sum cannot overflow.
-  const relative = counts.map((count) => count / largest);
+  // Relative to the largest first, so that the sum cannot overflow. What nothing in float64 can be raised to a share from
+  // counts as none: denormal numbers lose their ratios.
+  const relative = counts.map((count) => (count / largest < SMALLEST_RATIO ? 0 : count / largest));
   const total = relative.reduce((sum, count) => sum + count, 0);
   const shares = relative.map((count) => count / total);
   if (counts.length < fromClients) return shares;
