@@ -87,6 +87,14 @@ describe('the choice of a way to run a step', () => {
       expect(fits).toBe(true);
       expect(plan.total).toBe(ways.find((total) => total <= budget));
     }
+    // A binding too small for the queries of all rows leaves the smaller micro-batches.
+    const slabLimit = 4 * 4096 * 2048;
+    const many = { batch: 32, sequence: 256 };
+    const small = fitMemory(llama1b, matrices, many, { weights: 'q4', slabLimit, budget: Number.POSITIVE_INFINITY });
+    expect(small.plan.microBatch).toBe(16);
+    expect(() => fitMemory(llama1b, matrices, batch, { slabLimit: 1024, budget: 1 })).toThrow(
+      /at most 1024|do not fit/,
+    );
     const none = fitMemory(llama1b, matrices, batch, { weights: 'q4', budget: least - 1 });
     expect([none.fits, none.plan.total]).toEqual([false, least]);
   });

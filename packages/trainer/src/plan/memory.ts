@@ -1,7 +1,8 @@
 // Memory is computed, not discovered: the exact bytes of everything a step will create, before it creates anything; and
 // the choice of micro-batch and checkpointing that fits a budget.
 import type { ModelConfig } from '@weft/formats';
-import { type TensorRef, uniformBytes, type WeightType } from '@weft/wgsl-kernels';
+import { GpuError, type TensorRef, uniformBytes, type WeightType } from '@weft/wgsl-kernels';
+import { TrainerError } from '../errors.ts';
 import type { AdaptedMatrix } from '../lora/adapter.ts';
 import { planWeights, weightsIn } from './gpu-model.ts';
 import { planStep, READBACK_DEPTH, REPORT_ELEMENTS, type StepOptions, type StepShape } from './layout.ts';
@@ -99,7 +100,10 @@ export function stepVariants(
   return all.filter(({ checkpoint }) => fixed.checkpoint === undefined || checkpoint === fixed.checkpoint);
 }
 
-/** The fastest way to run a step within `budget` bytes, or the smallest one where none fits. */
+/**
+ * The fastest way to run a step within `budget` bytes, or the smallest one where none fits. Ways with a tensor that
+ * `slabLimit` forbids are passed over; throws GpuError 'shape' where that is all of them.
+ */
 export function fitMemory(
   config: ModelConfig,
   matrices: readonly AdaptedMatrix[],
@@ -107,10 +111,17 @@ export function fitMemory(
   question: MemoryQuestion & { budget: number },
 ): { plan: MemoryPlan; fits: boolean } {
   let smallest: MemoryPlan | null = null;
+  let refusal: GpuError | null = null;
   for (const variant of stepVariants(shape, question)) {
-    const plan = planMemory(config, matrices, shape, { ...question, ...variant });
-    if (plan.total <= question.budget) return { plan, fits: true };
-    if (!smallest || plan.total < smallest.total) smallest = plan;
+    try {
+      const plan = planMemory(config, matrices, shape, { ...question, ...variant });
+      if (plan.total <= question.budget) return { plan, fits: true };
+      if (!smallest || plan.total < smallest.total) smallest = plan;
+    } catch (error) {
+      if (!(error instanceof GpuError && error.code === 'shape')) throw error;
+      refusal = error;
+    }
   }
-  return { plan: smallest ?? planMemory(config, matrices, shape, question), fits: false };
+  if (smallest) return { plan: smallest, fits: false };
+  throw refusal ?? new TrainerError('bad-settings', `A batch of ${shape.batch} rows cannot be cut as asked.`);
 }
