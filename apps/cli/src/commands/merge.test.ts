@@ -210,7 +210,7 @@ describe('weft merge', () => {
     const card = await readFile(at('once', 'README.md'), 'utf8');
     expect(card).toContain('library_name: peft');
     expect(card).toContain('the base model karpathy/stories260K');
-    expect(card).toContain('- Strategy: flexlora');
+    expect(card).toMatch(/\| merging \| flexlora\b/);
     expect(card).toContain(`- ${at('odd')}: rank 3, weight 1`);
   });
 

@@ -13,7 +13,7 @@ import {
   stateOf,
   strategyByName,
 } from '@weft/flexlora';
-import { FormatError, type LoraAdapter, type LoraFactors } from '@weft/formats';
+import { FormatError, type LoraAdapter, type LoraFactors, modelCard } from '@weft/formats';
 import { action, CommandError, type Io, numberOption, table, UsageError } from '../command.ts';
 import { readAdapterFolder, writeAdapterFolder } from '../folders.ts';
 import type { Register } from '../program.ts';
@@ -81,7 +81,7 @@ async function mergeFolders(options: MergeOptions, args: readonly string[], io: 
     ...(start === null ? {} : { start }),
   }));
   const merged: LoraAdapter = { baseModel, rslora: false, matrices };
-  await writeAdapterFolder(options.out, merged, modelCard(options, baseModel, adapters));
+  await writeAdapterFolder(options.out, merged, cardOf(options, merged, adapters));
   const document = {
     out: options.out,
     rank: options.rank,
@@ -250,32 +250,27 @@ function summary(modules: readonly ModuleReport[]): string {
 }
 
 /** README.md of the adapter folder, as model hubs read it. */
-function modelCard(
-  { strategy, rank, global }: MergeOptions,
-  baseModel: string,
-  adapters: readonly { path: string; weight: number; ranks: readonly number[]; start?: string }[],
+function cardOf(
+  { strategy, global }: MergeOptions,
+  adapter: LoraAdapter,
+  inputs: readonly { path: string; weight: number; ranks: readonly number[]; start?: string }[],
 ): string {
-  const inputs = adapters.map(
-    ({ path, weight, ranks, start }) =>
-      `- ${path}: rank ${ranks.join(', ')}, weight ${weight}${start === undefined ? '' : `, started from ${start}`}`,
-  );
-  return [
-    '---',
-    'library_name: peft',
-    'tags: [lora, federated, weft]',
-    '---',
-    '',
-    '# Merged LoRA adapter',
-    '',
-    `Merged with \`weft merge\` for ${baseModel === '' ? 'a base model that its inputs do not name' : `the base model ${baseModel}`}, whose licence applies to it.`,
-    '',
-    `- Strategy: ${strategy}`,
-    `- Rank: ${rank}, alpha ${SCALE * rank}`,
-    ...(global === undefined ? [] : [`- Merged onto: ${global}`]),
-    '',
-    '## Inputs',
-    '',
-    ...inputs,
-    '',
-  ].join('\n');
+  const { baseModel } = adapter;
+  return modelCard({
+    title: 'Merged LoRA adapter',
+    summary: `Merged with \`weft merge\` for ${baseModel === '' ? 'a base model that its inputs do not name' : `the base model ${baseModel}`}, whose licence applies to it.`,
+    adapter,
+    tags: ['federated'],
+    federation: { strategy, updates: inputs.length },
+    facts: global === undefined ? [] : [['merged onto', global]],
+    sections: [
+      {
+        title: 'Inputs',
+        lines: inputs.map(
+          ({ path, weight, ranks, start }) =>
+            `- ${path}: rank ${ranks.join(', ')}, weight ${weight}${start === undefined ? '' : `, started from ${start}`}`,
+        ),
+      },
+    ],
+  });
 }

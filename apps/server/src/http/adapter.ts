@@ -1,13 +1,15 @@
 // A committed version as a PEFT folder: one uniform rank, padded with zeros where a matrix is smaller, and a model card.
 import {
   alphaOf,
+  type LoraAdapter,
   type LoraFactors,
-  padRank,
+  modelCard,
   peftTensorName,
   rankOf,
   readSafetensors,
   scaleOf,
   toFloat32,
+  uniformRank,
   writeAdapter,
 } from '@weft/formats';
 import type { Grant, RoundRecord, RunView } from '@weft/protocol';
@@ -43,15 +45,14 @@ function readFactor(source: AdapterSource, matrix: Matrix): LoraFactors {
 
 /** The files of the folder by name. */
 export function adapterFolder(source: AdapterSource): Record<AdapterFile, Uint8Array> {
-  const matrices = new Map(
-    source.matrices.map((matrix) => [matrix.module, padRank(readFactor(source, matrix), source.grant.rank)]),
-  );
-  const files = writeAdapter({ baseModel: source.run.model.name, rslora: false, matrices });
+  const matrices = new Map(source.matrices.map((matrix) => [matrix.module, readFactor(source, matrix)]));
+  const adapter = uniformRank({ baseModel: source.run.model.name, rslora: false, matrices }, source.grant.rank);
+  const files = writeAdapter(adapter);
   const text = new TextEncoder();
   return {
     'adapter_config.json': text.encode(files['adapter_config.json']),
     'adapter_model.safetensors': files['adapter_model.safetensors'],
-    'README.md': text.encode(modelCard(source)),
+    'README.md': text.encode(cardOf(source, adapter)),
   };
 }
 
@@ -61,45 +62,30 @@ export function adapterZip(source: AdapterSource): Uint8Array {
   return zipSync(adapterFolder(source), { level: 6, mtime: '1980-01-02T00:00:00Z' });
 }
 
-function modelCard({ run, version, grant, records }: AdapterSource): string {
+function cardOf({ run, version, records }: AdapterSource, adapter: LoraAdapter): string {
   const { settings, model } = run;
   const committed = records.filter((record) => record.outcome === 'committed' && record.version <= version);
   const merged = committed.flatMap((record) => record.contributions.filter((item) => item.quarantined === null));
-  const people = new Set(merged.map((item) => item.clientId)).size;
-  const tokens = merged.reduce((sum, item) => sum + item.targetTokens, 0);
   const losses = records.find((record) => record.outcome === 'committed' && record.version === version)?.heldOutLoss;
-  const measured = Object.entries(losses ?? {}).map(([task, loss]) => `| ${task} | ${loss.toFixed(4)} |`);
-  return [
-    '---',
-    'library_name: peft',
-    `base_model: ${model.name}`,
-    `license: ${model.licence}`,
-    'tags: [lora, federated]',
-    '---',
-    '',
-    `# ${settings.name}`,
-    '',
-    `${settings.purpose} A LoRA adapter of rank ${grant.rank} for ${model.name}, trained by volunteers with Weft.`,
-    '',
-    '| | |',
-    '| --- | --- |',
-    `| base model | ${model.name}, ${model.parameters} parameters, licence: ${model.licence} |`,
-    `| operator | ${settings.operator} |`,
-    `| merging | ${settings.strategy}, ranks ${settings.ranks.join(', ')} |`,
-    `| version | ${version}: ${committed.length} merged rounds |`,
-    `| contributors | ${people} devices, ${merged.length} updates, ${tokens} target tokens |`,
-    `| tasks | ${settings.tasks.join(', ')} |`,
-    `| run | ${run.runId}, run hash ${run.runHash} |`,
-    ...(measured.length === 0
-      ? []
-      : [
-          '',
-          'Held-out loss on the test rows, nats per target token:',
-          '',
-          '| task | loss |',
-          '| --- | --- |',
-          ...measured,
-        ]),
-    '',
-  ].join('\n');
+  return modelCard({
+    title: settings.name,
+    summary: `${settings.purpose} Trained by volunteers with Weft.`,
+    adapter,
+    licence: model.licence,
+    tags: ['federated'],
+    data: { tasks: settings.tasks, targetTokens: merged.reduce((sum, item) => sum + item.targetTokens, 0) },
+    federation: {
+      strategy: settings.strategy,
+      rounds: committed.length,
+      contributors: new Set(merged.map((item) => item.clientId)).size,
+      updates: merged.length,
+    },
+    ...(losses ? { heldOutLoss: losses } : {}),
+    facts: [
+      ['operator', settings.operator],
+      ['ranks trained', settings.ranks.join(', ')],
+      ['version', String(version)],
+      ['run', `${run.runId}, run hash ${run.runHash}`],
+    ],
+  });
 }
