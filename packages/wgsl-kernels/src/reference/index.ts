@@ -3,6 +3,7 @@
 export * from './adamw.ts';
 export * from './attention.ts';
 export * from './cross-entropy.ts';
+export * from './dropout.ts';
 export * from './linear-lora.ts';
 export * from './matmul.ts';
 export * from './numbers.ts';

@@ -10,6 +10,8 @@ import {
   attentionGradient,
   build,
   crossEntropy,
+  dropout,
+  dropoutMask,
   linearLora,
   linearLoraGradient,
   matmul,
@@ -61,7 +63,7 @@ describe('reference', () => {
   });
 
   it('has the gradient of RoPE: the turn back', () => {
-    const shape = { heads: 2, headSize: 4, sequence: 3 };
+    const shape = { heads: 2, headSize: 4, positions: [0, 2, 1, 1, 0, 2] };
     const angles = draw(6);
     const [cos, sin] = [angles.map(Math.cos), angles.map(Math.sin)];
     const [x, dy] = [draw(48), draw(48)];
@@ -88,19 +90,30 @@ describe('reference', () => {
   });
 
   it('has the gradient of grouped-query attention', () => {
-    const shape = { batch: 2, sequence: 3, heads: 4, kvHeads: 2, headSize: 3 };
-    const [q, k, v, dout] = [draw(72), draw(36), draw(36), draw(72)];
-    const { dq, dk, dv } = attentionGradient(q, k, v, dout, shape);
-    expectGradient((input) => attention(input, k, v, shape).out, q, dout, dq);
-    expectGradient((input) => attention(q, input, v, shape).out, k, dout, dk);
-    expectGradient((input) => attention(q, k, input, shape).out, v, dout, dv);
+    // Two examples of three rows, one row that sees nothing; queries fewer than keys in the second case.
+    const causal = [0, 0, 0, 1, 0, 2, 3, 3, 3, 4, 1, 0];
+    for (const [spans, window] of [
+      [causal, null],
+      [causal, 2],
+      [[0, 5, 2, 4], null],
+    ] as const) {
+      const shape = { heads: 4, kvHeads: 2, headSize: 3, window, spans };
+      const queries = (spans.length / 2) * 12;
+      const [q, k, v, dout] = [draw(queries), draw(36), draw(36), draw(queries)];
+      const { dq, dk, dv } = attentionGradient(q, k, v, dout, shape);
+      expectGradient((input) => attention(input, k, v, shape).out, q, dout, dq);
+      expectGradient((input) => attention(q, input, v, shape).out, k, dout, dk);
+      expectGradient((input) => attention(q, k, input, shape).out, v, dout, dv);
+    }
   });
 
   it('lets a query attend to itself and what came before only', () => {
-    const shape = { batch: 1, sequence: 3, heads: 1, kvHeads: 1, headSize: 1 };
+    const shape = { heads: 1, kvHeads: 1, headSize: 1, window: null, spans: [0, 0, 0, 1, 0, 2] };
     const { out, lse } = attention([1, 1, 1], [0, 0, 0], [3, 5, 10], shape);
     expect([...out]).toEqual([3, 4, 6].map((value) => expect.closeTo(value, 12)));
     expect([...lse]).toEqual([1, 2, 3].map((count) => expect.closeTo(Math.log(count), 12)));
+    const near = attention([1, 1, 1], [0, 0, 0], [3, 5, 10], { ...shape, window: 2 });
+    expect([...near.out]).toEqual([3, 4, 7.5].map((value) => expect.closeTo(value, 12)));
   });
 
   it('has the gradients of a LoRA layer', () => {
@@ -110,6 +123,24 @@ describe('reference', () => {
     expectGradient((input) => linearLora({ x: input, w, a, b, ...sizes }), x, dy, dx);
     expectGradient((input) => linearLora({ x, w, a: input, b, ...sizes }), a, dy, da);
     expectGradient((input) => linearLora({ x, w, a, b: input, ...sizes }), b, dy, db);
+    const xLora = draw(12);
+    const apart = linearLoraGradient({ x, xLora, w, a, b, ...sizes }, dy);
+    expectGradient((input) => linearLora({ x: input, xLora, w, a, b, ...sizes }), x, dy, apart.dx);
+    expectGradient((input) => linearLora({ x, xLora: input, w, a, b, ...sizes }), xLora, dy, apart.dxLora);
+    expectGradient((input) => linearLora({ x, xLora, w, a: input, b, ...sizes }), a, dy, apart.da);
+    expectGradient((input) => linearLora({ x, xLora, w, a, b: input, ...sizes }), b, dy, apart.db);
+  });
+
+  it('drops by the mask it tells, and scales what it keeps', () => {
+    const settings = { rate: 0.25, seed: [5, 6], salt: 7 } as const;
+    const mask = dropoutMask(64, settings);
+    expect(new Set(mask)).toEqual(new Set([0, 1]));
+    expect([
+      ...dropout(
+        build(64, () => 3),
+        settings,
+      ),
+    ]).toEqual([...mask].map((kept) => kept * 4));
   });
 
   it('steps as AdamW does', () => {

@@ -11,24 +11,60 @@ import {
   queriesOf,
   scoresOf,
   sumOf,
+  visible,
 } from '../../reference/index.ts';
 import type { Gpu } from '../../runtime/device.ts';
 import { EPSILON, expectWithin, openTestGpu, randomNumbers, runKernel } from '../../testing/index.ts';
 import { attentionBackward, attentionForward } from './attention.ts';
 
-// Few head sizes, since each is a pipeline of its own; odd ones, one too large to be written out, grouped heads, one position,
-// more queries than a workgroup.
-const shapes: AttentionShape[] = [
-  { batch: 1, sequence: 1, heads: 1, kvHeads: 1, headSize: 1 },
-  { batch: 2, sequence: 37, heads: 4, kvHeads: 2, headSize: 8 },
-  { batch: 3, sequence: 13, heads: 6, kvHeads: 2, headSize: 7 },
-  { batch: 1, sequence: 65, heads: 3, kvHeads: 3, headSize: 16 },
-  { batch: 1, sequence: 19, heads: 2, kvHeads: 1, headSize: 32 },
-  { batch: 1, sequence: 9, heads: 2, kvHeads: 2, headSize: 72 },
+interface TestShape extends AttentionShape {
+  /** [Nk, 2]: first and last row of q that sees each key, without the window. */
+  readonly keySpans: Uint32Array;
+  readonly spans: Uint32Array;
+  /** Rows of q, and of k and v. */
+  readonly rows: number;
+}
+
+/** Causal attention within examples of these lengths, laid end to end: a batch, packed rows, or single rows of padding. */
+function shapeOf(
+  lengths: readonly number[],
+  sizes: { heads: number; kvHeads: number; headSize: number; window?: number },
+): TestShape {
+  const spans: number[] = [];
+  const keySpans: number[] = [];
+  let first = 0;
+  for (const length of lengths) {
+    for (let row = first; row < first + length; row += 1) {
+      spans.push(first, row);
+      keySpans.push(row, first + length - 1);
+    }
+    first += length;
+  }
+  return {
+    ...sizes,
+    window: sizes.window ?? null,
+    rows: first,
+    spans: Uint32Array.from(spans),
+    keySpans: Uint32Array.from(keySpans),
+  };
+}
+
+// Few head sizes, since each is a pipeline of its own: one part, odd ones, those of real models, written out and not; grouped
+// heads 1 to 8, one position, more queries than a workgroup, examples of unequal length, windows of every kind.
+const shapes: TestShape[] = [
+  shapeOf([1], { heads: 1, kvHeads: 1, headSize: 1 }),
+  shapeOf([37, 37], { heads: 4, kvHeads: 2, headSize: 8 }),
+  shapeOf([13, 1, 1, 29], { heads: 6, kvHeads: 2, headSize: 7 }),
+  shapeOf([65], { heads: 3, kvHeads: 3, headSize: 16, window: 7 }),
+  shapeOf([19, 5], { heads: 8, kvHeads: 1, headSize: 10, window: 1 }),
+  shapeOf([33], { heads: 2, kvHeads: 2, headSize: 64, window: 100 }),
+  shapeOf([9, 3], { heads: 2, kvHeads: 1, headSize: 80 }),
+  shapeOf([11], { heads: 2, kvHeads: 2, headSize: 96, window: 4 }),
+  shapeOf([5, 6], { heads: 4, kvHeads: 1, headSize: 128 }),
 ];
 
-const label = ({ batch, sequence, heads, kvHeads, headSize }: AttentionShape): string =>
-  `batch ${batch}, sequence ${sequence}, heads ${heads}/${kvHeads} of ${headSize}`;
+const label = ({ rows, heads, kvHeads, headSize, window }: TestShape): string =>
+  `${rows} rows, heads ${heads}/${kvHeads} of ${headSize}, window ${window}`;
 
 const absolutes = (a: Numbers, x: number, b: Numbers, y: number, count: number): number =>
   sumOf(count, (d) => Math.abs(at(a, x + d) * at(b, y + d)));
@@ -40,11 +76,11 @@ interface Case {
   readonly dout: Float32Array;
 }
 
-function draw(shape: AttentionShape, scale = 2): Case {
-  const { batch, sequence, heads, kvHeads, headSize } = shape;
-  const random = randomNumbers(sequence * headSize);
-  const queries = batch * sequence * heads * headSize;
-  const keys = batch * sequence * kvHeads * headSize;
+function draw(shape: TestShape, scale = 2): Case {
+  const { rows, heads, kvHeads, headSize } = shape;
+  const random = randomNumbers(rows * headSize);
+  const queries = rows * heads * headSize;
+  const keys = rows * kvHeads * headSize;
   return {
     q: random.floats(queries, scale),
     k: random.floats(keys, scale),
@@ -53,11 +89,12 @@ function draw(shape: AttentionShape, scale = 2): Case {
   };
 }
 
-function tensorsOf(shape: AttentionShape, { q, k, v }: Case) {
-  const rows = shape.batch * shape.sequence;
+function tensorsOf(shape: TestShape, { q, k, v }: Case) {
+  const { rows, spans } = shape;
   const queryShape = [rows, shape.heads * shape.headSize];
   const keyShape = [rows, shape.kvHeads * shape.headSize];
   return {
+    spans: { shape: [rows, 2], data: spans },
     q: { shape: queryShape, data: q },
     k: { shape: keyShape, data: k },
     v: { shape: keyShape, data: v },
@@ -66,7 +103,7 @@ function tensorsOf(shape: AttentionShape, { q, k, v }: Case) {
   };
 }
 
-const forward = (gpu: Gpu, shape: AttentionShape, input: Case) => {
+const forward = (gpu: Gpu, shape: TestShape, input: Case) => {
   const tensors = tensorsOf(shape, input);
   return runKernel(
     gpu,
@@ -79,7 +116,7 @@ const forward = (gpu: Gpu, shape: AttentionShape, input: Case) => {
  * Error of the score of query i with key j, in epsilons: a sum of headSize products (√d/2), the scaling of q and of its
  * factor (1.5), all relative to Σ|q||k|.
  */
-function scoreError(shape: AttentionShape, { q, k }: Case, i: number, j: number): number {
+function scoreError(shape: TestShape, { q, k }: Case, i: number, j: number): number {
   const { query, key } = pair(shape, i, j);
   const { headSize } = shape;
   return ((Math.sqrt(headSize) / 2 + 1.5) * absolutes(q, query, k, key, headSize)) / Math.sqrt(headSize);
@@ -90,9 +127,9 @@ function scoreError(shape: AttentionShape, { q, k }: Case, i: number, j: number)
  * A score errs as above, and so does the highest. exp errs by 3 + 2|x| for argument x, its difference by |x|/2; the keys
  * that become the highest rescale the sums once each, by exp of steps that add up to the range of the scores; T additions.
  */
-function softmaxError(shape: AttentionShape, input: Case, i: number): number {
+function softmaxError(shape: TestShape, input: Case, i: number): number {
   const scores = scoresOf(input.q, input.k, shape, i);
-  const errors = Math.max(...Array.from(scores, (_, j) => scoreError(shape, input, i, j)));
+  const errors = Math.max(...visible(shape, i).map((row) => scoreError(shape, input, i, row)));
   let highest = Number.NEGATIVE_INFINITY;
   let rescalings = 0;
   for (const score of scores) {
@@ -131,7 +168,7 @@ describe('attention', () => {
   });
 
   it('keeps scores apart that overflow exp', async () => {
-    const shape = { batch: 1, sequence: 4, heads: 1, kvHeads: 1, headSize: 1 };
+    const shape = shapeOf([4], { heads: 1, kvHeads: 1, headSize: 1 });
     const input = {
       q: Float32Array.of(1, 1, 1, -1),
       k: Float32Array.of(-500, 200, 500, -500),
@@ -146,7 +183,7 @@ describe('attention', () => {
   it.each(shapes.map((shape) => [label(shape), shape] as const))('backward: %s', async (_, shape) => {
     const input = draw(shape);
     const { q, k, v, dout } = input;
-    const { headSize, heads, kvHeads, sequence } = shape;
+    const { headSize, heads, kvHeads, rows } = shape;
     const reference = attention(q, k, v, shape);
     const out = Float32Array.from(reference.out);
     const lse = Float32Array.from(reference.lse);
@@ -158,7 +195,8 @@ describe('attention', () => {
         out: { ...tensors.out, data: out },
         lse: { ...tensors.lse, data: lse },
         dout: { shape: tensors.q.shape, data: dout },
-        delta: { shape: tensors.lse.shape, written: true },
+        keySpans: { shape: [shape.rows, 2], data: shape.keySpans },
+        stats: { shape: [...tensors.lse.shape, 2], written: true },
         dq: { shape: tensors.q.shape, written: true },
         dk: { shape: tensors.k.shape, written: true },
         dv: { shape: tensors.k.shape, written: true },
@@ -168,14 +206,15 @@ describe('attention', () => {
     const expected = attentionGradient(q, k, v, dout, shape);
     const bounds = { dq: new Float64Array(q.length), dk: new Float64Array(k.length), dv: new Float64Array(v.length) };
     // Additions behind an element of dq, and of dk and dv.
-    const queryTerms = Math.sqrt(sequence) / 2;
-    const keyTerms = Math.sqrt((sequence * heads) / kvHeads) / 2;
+    const queryTerms = Math.sqrt(rows) / 2;
+    const keyTerms = Math.sqrt((rows * heads) / kvHeads) / 2;
     const dotTerms = Math.sqrt(headSize) / 2 + 0.5;
     const scale = 1 / Math.sqrt(headSize);
     for (let i = 0; i < queriesOf(shape); i += 1) {
       const scores = scoresOf(q, k, shape, i);
       const total = logSumExp(scores, 0, scores.length);
-      for (const [j, score] of scores.entries()) {
+      for (const [n, j] of visible(shape, i).entries()) {
+        const score = at(scores, n);
         const { query, key } = pair(shape, i, j);
         const probability = Math.exp(score - total);
         // exp(score − lse): the score, lse rounded once, the difference, and exp's 3 + 2|x|.
@@ -201,7 +240,7 @@ describe('attention', () => {
   });
 
   it('gives nothing to keys that come after every query with a gradient', async () => {
-    const shape = { batch: 1, sequence: 37, heads: 4, kvHeads: 2, headSize: 8 };
+    const shape = shapeOf([37], { heads: 4, kvHeads: 2, headSize: 8 });
     const input = draw(shape);
     const { out, lse } = await forward(gpu, shape, input);
     const dout = input.dout.map((value, i) => (Math.floor(i / 32) === 5 ? value : 0));
@@ -213,7 +252,8 @@ describe('attention', () => {
         out: { ...tensors.out, data: out },
         lse: { ...tensors.lse, data: lse },
         dout: { shape: tensors.q.shape, data: dout },
-        delta: { shape: tensors.lse.shape, written: true },
+        keySpans: { shape: [shape.rows, 2], data: shape.keySpans },
+        stats: { shape: [...tensors.lse.shape, 2], written: true },
         dq: { shape: tensors.q.shape, written: true },
         dk: { shape: tensors.k.shape, written: true },
         dv: { shape: tensors.k.shape, written: true },
@@ -228,16 +268,58 @@ describe('attention', () => {
     expect(rowsOf(dv, 16)).toEqual([0, 1, 2, 3, 4, 5]);
   });
 
+  it('gives the rows of a whole pass, token by token, through a cache', async () => {
+    for (const window of [3, null]) {
+      const shape = { ...shapeOf([9], { heads: 4, kvHeads: 2, headSize: 8 }), window };
+      const input = draw(shape);
+      const whole = await forward(gpu, shape, input);
+      // A cache longer than what is in it: what is not there yet must not be seen.
+      const cached = (values: Float32Array, row: number) =>
+        Float32Array.from({ length: 12 * 16 }, (_, i) => (i < 16 * (row + 1) ? at(values, i) : Number.NaN));
+      for (let row = 0; row < 9; row += 1) {
+        const { out } = await runKernel(
+          gpu,
+          {
+            q: { shape: [1, 32], data: input.q.subarray(32 * row, 32 * (row + 1)) },
+            k: { shape: [12, 16], data: cached(input.k, row) },
+            v: { shape: [12, 16], data: cached(input.v, row) },
+            spans: { shape: [1, 2], data: Uint32Array.of(0, row) },
+            out: { shape: [1, 32], written: true },
+            lse: { shape: [1, 4], written: true },
+          },
+          (bound) => attentionForward(bound, shape),
+        );
+        expect(out).toEqual(whole.out.subarray(32 * row, 32 * (row + 1)));
+      }
+    }
+  });
+
+  it('gives zero to a query that sees nothing, and takes nothing from it', async () => {
+    const shape = { ...shapeOf([2], { heads: 1, kvHeads: 1, headSize: 2 }), spans: Uint32Array.of(1, 0, 0, 1) };
+    const { out } = await forward(gpu, shape, draw(shape));
+    expect([...out.subarray(0, 2)]).toEqual([0, 0]);
+    expect([...out].every(Number.isFinite)).toBe(true);
+  });
+
+  it('attends in more rows than a dispatch has workgroups in one dimension', async () => {
+    const rows = 66_001;
+    const shape = shapeOf(Array(rows).fill(1), { heads: 1, kvHeads: 1, headSize: 1 });
+    const input = draw(shape);
+    // Every query sees itself alone, so its output is its own value.
+    const { out } = await forward(gpu, shape, input);
+    expect(out).toEqual(input.v);
+  });
+
   it('refuses heads that cannot share, heads too large and shapes that do not fit', async () => {
-    const shape = { batch: 1, sequence: 1, heads: 1, kvHeads: 1, headSize: 1 };
+    const shape = shapeOf([1], { heads: 1, kvHeads: 1, headSize: 1 });
     const input = draw(shape);
     const tensors = tensorsOf(shape, input);
     const refuse = (sizes: AttentionShape) => runKernel(gpu, tensors, (bound) => attentionForward(bound, sizes));
     await expect(refuse({ ...shape, heads: 3, kvHeads: 2 })).rejects.toThrow('3 heads cannot share 2');
     await expect(refuse({ ...shape, headSize: 257 })).rejects.toMatchObject({ code: 'shape' });
-    await expect(refuse({ ...shape, sequence: 2 })).rejects.toMatchObject({
+    await expect(refuse({ ...shape, headSize: 2 })).rejects.toMatchObject({
       code: 'shape',
-      message: 'attention-forward: q (q) is [1,1] where [2,1] is needed.',
+      message: 'attention-forward: q (q) is [1,1] where [1,2] is needed.',
     });
   });
 });

@@ -21,7 +21,7 @@ const PARTS = [
  * Heads of as many parts are written out and handled one key at a time. Beyond, a looped head with four keys at a time is
  * no slower and compiles at once: written out, 32 parts took SwiftShader 15 seconds and lavapipe minutes.
  */
-const MOST_PARTS_WRITTEN_OUT = Number(process.env.UNROLL ?? 4);
+const MOST_PARTS_WRITTEN_OUT = 4;
 
 const HEAD_LOOP = /for \(var d = 0u; d < params\.parts; d\+\+\) \{([^{}]*)\}/g;
 const HEAD_ARRAY = /var (\w+): array<Part, PARTS>;/g;
@@ -135,7 +135,15 @@ function describe(kernel: string, { q, k, v, spans, out, lse }: AttentionForward
   return {
     common: {
       shader,
-      uniforms: layOutParams(shader, { queries, keys, heads, kvHeads, window: window ?? ALL_KEYS, parts: shader.parts, scale }),
+      uniforms: layOutParams(shader, {
+        queries,
+        keys,
+        heads,
+        kvHeads,
+        window: window ?? ALL_KEYS,
+        parts: shader.parts,
+        scale,
+      }),
     },
     products: Math.round(q.elements * meanKeys),
   };

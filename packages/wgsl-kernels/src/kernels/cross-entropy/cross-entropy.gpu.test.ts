@@ -4,7 +4,7 @@ import type { Gpu } from '../../runtime/device.ts';
 import { EPSILON, expectWithin, openTestGpu, randomNumbers, runKernel } from '../../testing/index.ts';
 import { crossEntropy } from './cross-entropy.ts';
 
-// Around the 32 invocations that share a row.
+// Around the 32 invocations that share a row, and more rows than one dimension of a dispatch has workgroups.
 const LANES = 32;
 const shapes: [rows: number, vocabulary: number][] = [
   [1, 1],
@@ -13,6 +13,7 @@ const shapes: [rows: number, vocabulary: number][] = [
   [2, 32],
   [7, 33],
   [3, 1009],
+  [65_541, 3],
 ];
 
 /** How often the highest logit rises when the invocations' own highest ones are gone through in order. */

@@ -26,6 +26,18 @@ describe('reduce', () => {
     expectWithin('sum', out, [sumOf(count, (i) => at(x, i))], () => (EPSILON * additions * magnitude) / 2);
   });
 
+  it('adds to what is there when asked', async () => {
+    const { out } = await runKernel(
+      gpu,
+      {
+        x: { shape: [3], data: Float32Array.of(1, 2, 4) },
+        out: { shape: [1], data: Float32Array.of(8), written: true },
+      },
+      (tensors) => reduceSum(tensors, { accumulate: true }),
+    );
+    expect([...out]).toEqual([15]);
+  });
+
   const normOf = (grads: Float32Array) =>
     runKernel(
       gpu,
@@ -34,8 +46,30 @@ describe('reduce', () => {
         partials: { shape: [2 * NORM_PARTIALS], written: true },
         out: { shape: [2], written: true },
       },
-      gradientNorm,
+      ({ grads: all, ...rest }) => gradientNorm({ grads: [all], ...rest }),
     );
+
+  it('takes several tensors for one, and sees what is not finite in any of them', async () => {
+    const parts = [65, 4097, 3].map((count) => randomNumbers(count).floats(count, 3));
+    const run = (bad: number) =>
+      runKernel(
+        gpu,
+        {
+          a: { shape: [65], data: parts[0] ?? new Float32Array() },
+          b: { shape: [4097], data: parts[1] ?? new Float32Array() },
+          c: { shape: [3], data: (parts[2] ?? new Float32Array()).map((value, i) => (i === 2 ? bad : value)) },
+          partials: { shape: [2 * NORM_PARTIALS * 3], written: true },
+          out: { shape: [2], written: true },
+        },
+        ({ a, b, c, ...rest }) => gradientNorm({ grads: [a, b, c], ...rest }),
+      );
+    const { out } = await run(0.5);
+    const all = parts.flatMap((part, i) => [...part].map((value, j) => (i === 2 && j === 2 ? 0.5 : value)));
+    const relative = (Math.sqrt(all.length / 4096) + 15) / 4 + 3;
+    expectWithin('norm', out.slice(0, 1), [norm(all)], () => EPSILON * relative * norm(all));
+    expect(out[1]).toBe(0);
+    expect((await run(Number.NaN)).out[1]).toBe(1);
+  });
 
   it.each(counts.map((count) => [count]))('norm of %i elements', async (count) => {
     const grads = randomNumbers(count).floats(count, 3);

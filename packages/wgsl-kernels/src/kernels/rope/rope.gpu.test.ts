@@ -1,8 +1,22 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { at, rope } from '../../reference/index.ts';
+import { ArenaPlan } from '../../runtime/arena.ts';
 import type { Gpu } from '../../runtime/device.ts';
 import { EPSILON, expectWithin, openTestGpu, randomNumbers, runKernel } from '../../testing/index.ts';
-import { ropeBackward, ropeForward, ropeTables } from './rope.ts';
+import { ropeBackward, ropeForward, ropeFrequencies, ropeTables } from './rope.ts';
+
+const PLAIN = { theta: 10_000, scaling: null };
+
+/** Tensors for one head of two elements that are described, not allocated. */
+function described(rows: number) {
+  const plan = new ArenaPlan(Number.MAX_SAFE_INTEGER);
+  return {
+    x: plan.tensor('x', [rows, 2]),
+    positions: plan.tensor('positions', [rows], 'u32'),
+    cos: plan.tensor('cos', [1, 1]),
+    sin: plan.tensor('sin', [1, 1]),
+  };
+}
 
 const shapes: [batch: number, sequence: number, heads: number, headSize: number][] = [
   [1, 1, 1, 2],
@@ -21,23 +35,28 @@ describe('rope', () => {
   it.each(shapes)(
     'turns and turns back: batch %i, sequence %i, %i heads of %i',
     async (batch, sequence, heads, headSize) => {
-      const sizes = { heads, headSize, sequence };
+      const sizes = { heads, headSize };
       const width = heads * headSize;
-      const { cos, sin } = ropeTables(sequence, headSize, 10_000);
-      const data = randomNumbers(headSize).floats(batch * sequence * width);
+      const rows = batch * sequence;
+      const { cos, sin } = ropeTables(sequence, headSize, PLAIN);
+      const data = randomNumbers(headSize).floats(rows * width);
+      // Any order, as packed rows and a cache have.
+      const positions = Uint32Array.from({ length: rows }, (_, row) => (7 * row + 3) % sequence);
       const table = [sequence, headSize / 2];
       for (const [direction, kernel] of [[1, ropeForward] as const, [-1, ropeBackward] as const]) {
         const { x } = await runKernel(
           gpu,
           {
-            x: { shape: [batch * sequence, width], data, written: true },
+            x: { shape: [rows, width], data, written: true },
+            positions: { shape: [rows], data: positions },
             cos: { shape: table, data: cos },
             sin: { shape: table, data: sin },
           },
           (tensors) => kernel(tensors, sizes),
         );
+        const expected = rope(data, cos, sin, { ...sizes, positions }, direction);
         // Two products and their sum: each product half an epsilon, the sum half an epsilon of at most both.
-        expectWithin(`direction ${direction}`, x, rope(data, cos, sin, sizes, direction), (i) => {
+        expectWithin(`direction ${direction}`, x, expected, (i) => {
           const partner = (i % headSize) + headSize / 2 < headSize ? i + headSize / 2 : i - headSize / 2;
           return EPSILON * (Math.abs(at(data, i)) + Math.abs(at(data, partner)));
         });
@@ -46,34 +65,76 @@ describe('rope', () => {
   );
 
   it('leaves position 0 as it is', async () => {
-    const { cos, sin } = ropeTables(1, 4, 10_000);
+    const { cos, sin } = ropeTables(1, 4, PLAIN);
     const data = Float32Array.of(1, 2, 3, 4);
     const inputs = {
       x: { shape: [1, 4], data, written: true },
+      positions: { shape: [1], data: new Uint32Array(1) },
       cos: { shape: [1, 2], data: cos },
       sin: { shape: [1, 2], data: sin },
     };
-    const { x } = await runKernel(gpu, inputs, (tensors) =>
-      ropeForward(tensors, { heads: 1, headSize: 4, sequence: 1 }),
-    );
+    const { x } = await runKernel(gpu, inputs, (tensors) => ropeForward(tensors, { heads: 1, headSize: 4 }));
     expect(x).toEqual(data);
   });
 
+  it('turns more rows than a dispatch has workgroups in one dimension', async () => {
+    const rows = 65_535 * 64 * 8 + 5;
+    expect(ropeForward(described(rows), { heads: 1, headSize: 2 })[0]?.workgroups[1]).toBeGreaterThan(1);
+    const many = 70_001;
+    const { cos, sin } = ropeTables(3, 2, PLAIN);
+    const positions = Uint32Array.from({ length: many }, (_, row) => row % 3);
+    const data = randomNumbers(1).floats(2 * many);
+    const { x } = await runKernel(
+      gpu,
+      {
+        x: { shape: [many, 2], data, written: true },
+        positions: { shape: [many], data: positions },
+        cos: { shape: [3, 1], data: cos },
+        sin: { shape: [3, 1], data: sin },
+      },
+      (tensors) => ropeForward(tensors, { heads: 1, headSize: 2 }),
+    );
+    const expected = rope(data, cos, sin, { heads: 1, headSize: 2, positions }, 1);
+    expectWithin('x', x, expected, (i) => EPSILON * (Math.abs(at(data, i)) + Math.abs(at(data, i ^ 1))));
+  });
+
   it('makes tables rounded once from float64', () => {
-    const { cos, sin } = ropeTables(3000, 64, 500_000);
+    const { cos, sin } = ropeTables(3000, 64, { theta: 500_000, scaling: null });
     const angle = 2999 * 500_000 ** (-62 / 64);
     expect(cos[2999 * 32 + 31]).toBe(Math.fround(Math.cos(angle)));
     expect(sin[2999 * 32]).toBe(Math.fround(Math.sin(2999)));
   });
 
-  it('refuses an odd head, which has no pairs', async () => {
-    const inputs = {
-      x: { shape: [1, 3], data: new Float32Array(3), written: true },
+  it('stretches all frequencies alike in linear scaling', () => {
+    const plain = ropeFrequencies(8, 10_000, null);
+    expect([...ropeFrequencies(8, 10_000, { kind: 'linear', factor: 4 })]).toEqual([...plain].map((each) => each / 4));
+  });
+
+  it('keeps fast turns, stretches slow ones and goes smoothly between in llama3 scaling', () => {
+    // Frequencies 1, 0.1, 0.01, 0.001 make 159.2, 15.92, 1.592 and 0.1592 turns in 1,000 positions.
+    const scaling = {
+      kind: 'llama3',
+      factor: 8,
+      lowFrequencyFactor: 1,
+      highFrequencyFactor: 4,
+      originalMaxPositions: 1000,
+    } as const;
+    const smooth = (10 / (2 * Math.PI) - 1) / 3;
+    const expected = [1, 0.1, (1 - smooth) * (0.01 / 8) + smooth * 0.01, 0.001 / 8];
+    for (const [i, frequency] of ropeFrequencies(8, 10_000, scaling).entries())
+      expect(Math.abs(frequency / (expected[i] ?? 0) - 1)).toBeLessThan(1e-12);
+  });
+
+  it('refuses an odd head, which has no pairs, and positions of another number of rows', async () => {
+    const inputs = (width: number, rows: number) => ({
+      x: { shape: [1, width], data: new Float32Array(width), written: true },
+      positions: { shape: [rows], data: new Uint32Array(rows) },
       cos: { shape: [1, 1], data: new Float32Array(1) },
       sin: { shape: [1, 1], data: new Float32Array(1) },
-    };
-    await expect(
-      runKernel(gpu, inputs, (tensors) => ropeForward(tensors, { heads: 1, headSize: 3, sequence: 1 })),
-    ).rejects.toMatchObject({ code: 'shape' });
+    });
+    const turn = (width: number, rows: number) =>
+      runKernel(gpu, inputs(width, rows), (tensors) => ropeForward(tensors, { heads: 1, headSize: width }));
+    await expect(turn(3, 1)).rejects.toMatchObject({ code: 'shape' });
+    await expect(turn(2, 2)).rejects.toMatchObject({ code: 'shape' });
   });
 });
