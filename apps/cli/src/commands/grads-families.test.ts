@@ -14,8 +14,8 @@ import {
   testModel,
   worstOf,
 } from '@weft/trainer/testing';
-import { afterAll, afterEach, beforeAll, expect, it, vi } from 'vitest';
-import { createProgram, run } from '../program.ts';
+import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
+import { runWeft } from '../testing.ts';
 import { registerTrain } from './train.ts';
 
 let folder: string;
@@ -24,24 +24,12 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
 afterEach(() => {
-  vi.restoreAllMocks();
   process.exitCode = 0;
 });
 
 /** The document that `weft train … --json` prints. */
 async function train(...args: string[]) {
-  const streams = { out: '', err: '' };
-  vi.spyOn(process.stdout, 'write').mockImplementation((text) => {
-    streams.out += String(text);
-    return true;
-  });
-  vi.spyOn(process.stderr, 'write').mockImplementation((text) => {
-    streams.err += String(text);
-    return true;
-  });
-  process.exitCode = 0;
-  const exitCode = await run(createProgram([registerTrain], 'test'), ['train', ...args, '--json']);
-  vi.restoreAllMocks();
+  const { exitCode, ...streams } = await runWeft([registerTrain], ['train', ...args, '--json']);
   expect(streams.err).toBe('');
   expect(exitCode).toBe(0);
   return JSON.parse(streams.out);

@@ -4,10 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { modelTensors } from '@weft/formats';
-import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { Io } from '../command.ts';
 import { readModelFolder } from '../folders.ts';
-import { createProgram, run } from '../program.ts';
+import { runWeft } from '../testing.ts';
 import { registerInit } from './init.ts';
 
 const assets = fileURLToPath(new URL('../../../../assets/models/', import.meta.url));
@@ -19,25 +19,10 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
 afterEach(() => {
-  vi.restoreAllMocks();
   process.exitCode = 0;
 });
 
-async function weft(...args: string[]) {
-  const streams = { out: '', err: '' };
-  vi.spyOn(process.stdout, 'write').mockImplementation((text) => {
-    streams.out += String(text);
-    return true;
-  });
-  vi.spyOn(process.stderr, 'write').mockImplementation((text) => {
-    streams.err += String(text);
-    return true;
-  });
-  process.exitCode = 0;
-  const exitCode = await run(createProgram([registerInit], 'test'), args);
-  vi.restoreAllMocks();
-  return { exitCode, ...streams };
-}
+const weft = (...args: string[]) => runWeft([registerInit], args);
 async function init(name: string, ...args: string[]) {
   const { exitCode, out, err } = await weft('init', '--out', join(folder, name), '--json', ...args);
   expect(err).toBe('');

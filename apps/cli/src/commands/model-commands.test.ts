@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { readAdapter, readSafetensors, scaleOf, toFloat32, writeAdapter } from '@weft/formats';
-import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
-import { createProgram, run } from '../program.ts';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { runWeft } from '../testing.ts';
 import { registerDoctor } from './doctor.ts';
 import { registerEval } from './eval.ts';
 import { registerGenerate } from './generate.ts';
@@ -22,27 +22,10 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
 afterEach(() => {
-  vi.restoreAllMocks();
   process.exitCode = 0;
 });
 
-/** Runs one command in this process. */
-async function weft(...args: string[]) {
-  const streams = { out: '', err: '' };
-  vi.spyOn(process.stdout, 'write').mockImplementation((text) => {
-    streams.out += String(text);
-    return true;
-  });
-  vi.spyOn(process.stderr, 'write').mockImplementation((text) => {
-    streams.err += String(text);
-    return true;
-  });
-  process.exitCode = 0;
-  const program = createProgram([registerTrain, registerEval, registerGenerate, registerDoctor], 'test');
-  const exitCode = await run(program, args);
-  vi.restoreAllMocks();
-  return { exitCode, ...streams };
-}
+const weft = (...args: string[]) => runWeft([registerTrain, registerEval, registerGenerate, registerDoctor], args);
 
 /** The document a command prints under --json. */
 async function document(...args: string[]) {
