@@ -120,6 +120,24 @@ describe('local trainer', () => {
     for (const [i, { loss }] of untrained.entries()) expect(loss).toBeCloseTo(bare[i]?.loss ?? 0, 5);
   });
 
+  it('keeps base weights as the run says, and takes less memory for fewer bits', async () => {
+    const memory: number[] = [];
+    const { signal } = new AbortController();
+    const losses: number[] = [];
+    for (const baseDtype of ['f32', 'f16', 'q8', 'q4'] as const) {
+      const { update } = await trainer.train(files, { ...jobOf(2), training: { ...training, baseDtype } }, control());
+      const job = { grant: jobOf(2).grant, sequenceLength: 48, baseDtype };
+      const [result] = await trainer.evaluate(files, job, update, new Map([['rooms', rows]]), signal);
+      losses.push(result?.loss ?? Number.NaN);
+      const settings = { ranks: [2], alphaPerRank: 2, targets, batchSize: 2, sequenceLength: 48, baseDtype };
+      memory.push((await trainer.proposeRank({ settings }, files, NO_LIMITS)).verdicts[0]?.memoryBytes ?? 0);
+    }
+    expect([...memory].sort((a, b) => b - a)).toEqual(memory);
+    expect(new Set(memory).size).toBe(4);
+    expect(new Set(losses).size).toBe(4);
+    for (const loss of losses) expect(Math.abs(loss / (losses[0] ?? 0) - 1)).toBeLessThan(0.2);
+  });
+
   it('proposes the largest rank within the volunteer’s limits, with a verdict for each', async () => {
     const settings = {
       ranks: [2, 4, 8],

@@ -3,11 +3,11 @@ import { type Gpu, openGpu } from '../runtime/device.ts';
 
 const inNode = typeof process !== 'undefined' && typeof process.versions?.node === 'string';
 
-/** The test machine's GPU: Dawn's in Node, the browser's in Chromium. */
-export async function openTestGpu(options: { limits?: 'maximum' | 'default' } = {}): Promise<Gpu> {
-  if (!inNode) return await openGpu(navigator.gpu, options);
+/** The test machine's GPU: Dawn's in Node, the browser's in Chromium. At the limits every WebGPU device has, unless asked. */
+export async function openTestGpu({ limits = 'default' }: { limits?: 'maximum' | 'default' } = {}): Promise<Gpu> {
+  if (!inNode) return await openGpu(navigator.gpu, { limits });
   const { nodeGpu } = await import('../node.ts');
-  return await openGpu(nodeGpu(), options);
+  return await openGpu(nodeGpu(), { limits });
 }
 
 /** A file of the repository, by its path from the root, such as `assets/models/stories260K/golden.json`. */
