@@ -1,8 +1,8 @@
 // Every family, at sizes no published model has, against the model in float64 (reference/): loss and the gradients of every
 // factor, for adapters of every kind, on a device with default limits only.
 import { type LoraAdapter, modelTensors } from '@weft/formats';
-import { decodeWeightRows, encodeWeightRows, type Gpu, type WeightType } from '@weft/wgsl-kernels';
-import { openTestGpu } from '@weft/wgsl-kernels/testing';
+import { decodeWeightRows, dropout, encodeWeightRows, type Gpu, type WeightType } from '@weft/wgsl-kernels';
+import { openTestGpu, runKernel } from '@weft/wgsl-kernels/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { makeBatch } from './data/batches.ts';
 import { lossAndGradients } from './gradients.ts';
@@ -143,6 +143,52 @@ describe('a step', () => {
       row.filter((example) => example !== undefined),
     );
     expectClose(await packed(model, adapter, rows), referenceGradients(test.reference, adapter, examples));
+  });
+
+  it.each([false, true])('drops the same elements forward and backward; recomputed: %s', async (checkpoint) => {
+    const [rate, dropoutSeed, microBatch] = [0.3, 5, 3];
+    const sequence = Math.max(...examples.map(({ inputIds }) => inputIds.length));
+    const shape = { batch: examples.length, sequence };
+    const matrices = [...adapter.matrices.values()];
+    const options = { training: true, update: false, dropout: rate, microBatch, checkpoint };
+    const graph = await StepGraph.create(model, matrices, shape, options);
+    graph.loadAdapter(adapter);
+    const batches = [examples.slice(0, microBatch), examples.slice(microBatch)].map((part) =>
+      makeBatch(
+        part.map((example) => [example]),
+        microBatch,
+        sequence,
+      ),
+    );
+    const unused = { learningRate: 0, beta1: 0, beta2: 0, eps: 1, weightDecay: 0, step: 1, maxGradNorm: 0 };
+    const { loss } = await graph.run(batches, { ...unused, dropoutSeed });
+    const found = { loss, gradients: await graph.readFactors('grads') };
+    graph.destroy();
+
+    // What the kernel leaves of ones is its mask. Matrices differ by their salt, micro-batches by the second seed.
+    const masks = new Map<string, Float32Array[]>();
+    for (const [salt, { module, in: columns }] of matrices.entries()) {
+      const of = async (index: number) => {
+        const x = { shape: [microBatch * sequence, columns], data: new Float32Array(microBatch * sequence * columns) };
+        x.data.fill(1);
+        const seed = { shape: [2], data: Uint32Array.of(dropoutSeed, index) };
+        const out = { shape: x.shape, written: true };
+        const calls = (tensors: Parameters<typeof dropout>[0]) => dropout(tensors, { rate, salt, accumulate: false });
+        return (await runKernel(gpu, { x, seed, out }, calls)).out;
+      };
+      masks.set(module, [await of(0), await of(1)]);
+    }
+    const maskOf = (module: string, example: number): Float32Array => {
+      const columns = adapter.matrices.get(module)?.in ?? 0;
+      const first = (example % microBatch) * sequence * columns;
+      const length = (examples[example]?.inputIds.length ?? 0) * columns;
+      const mask = masks.get(module)?.[Math.floor(example / microBatch)] ?? new Float32Array();
+      return mask.subarray(first, first + length);
+    };
+    const expected = referenceGradients(test.reference, adapter, examples, maskOf);
+    const bare = referenceGradients(test.reference, adapter, examples);
+    expect(Math.abs(expected.loss / bare.loss - 1)).toBeGreaterThan(1e-3);
+    expectClose(found, expected);
   });
 });
 

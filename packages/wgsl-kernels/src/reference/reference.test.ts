@@ -17,6 +17,7 @@ import {
   matmul,
   matmulMagnitude,
   type Numbers,
+  pcg4d,
   rmsNorm,
   rmsNormGradient,
   rope,
@@ -141,6 +142,16 @@ describe('reference', () => {
         settings,
       ),
     ]).toEqual([...mask].map((kept) => kept * 4));
+  });
+
+  it('hashes as pcg4d does', () => {
+    // The shader text of the paper in Python's integers modulo 2³², its first word.
+    const cases: [words: [number, number, number, number], first: number][] = [
+      [[0, 0, 0, 0], 251_852_841],
+      [[1, 2, 3, 4], 908_250_390],
+      [[4_294_967_295, 7, 2_654_435_769, 4_294_967_281], 259_822_133],
+    ];
+    for (const [words, first] of cases) expect(pcg4d(...words)).toBe(first);
   });
 
   it('steps as AdamW does', () => {

@@ -35,6 +35,13 @@ describe('shaders', () => {
     for (const shader of shaders) expect(entryPoints.some((each) => each.shader === shader)).toBe(true);
   });
 
+  it('hold every text of the package', () => {
+    const texts = import.meta.glob<string>('../**/*.wgsl', { query: '?raw', import: 'default', eager: true });
+    expect(Object.keys(texts).length).toBeGreaterThan(20);
+    const missing = Object.entries(texts).filter(([, text]) => !shaders.some(({ code }) => code.includes(text)));
+    expect(missing.map(([file]) => file)).toEqual([]);
+  });
+
   it('compile without a warning, every entry point', async () => {
     for (const { shader, entryPoint } of entryPoints) {
       const key = { shader, entryPoint, constants: {} };

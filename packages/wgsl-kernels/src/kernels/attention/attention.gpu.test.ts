@@ -239,6 +239,26 @@ describe('attention', () => {
     }
   });
 
+  /** Forward and then backward; rows of q and of k as their lengths say. */
+  async function passes(shape: TestShape, { q, k, v, dout }: Case) {
+    const queryShape = [q.length / (shape.heads * shape.headSize), shape.heads * shape.headSize];
+    const keyShape = [k.length / (shape.kvHeads * shape.headSize), shape.kvHeads * shape.headSize];
+    const lse = [at(queryShape, 0), shape.heads];
+    return await runKernel(
+      gpu,
+      {
+        ...{ q: { shape: queryShape, data: q }, k: { shape: keyShape, data: k }, v: { shape: keyShape, data: v } },
+        spans: { shape: [at(queryShape, 0), 2], data: shape.spans },
+        keySpans: { shape: [at(keyShape, 0), 2], data: shape.keySpans },
+        ...{ out: { shape: queryShape, written: true }, lse: { shape: lse, written: true } },
+        ...{ dout: { shape: queryShape, data: dout }, stats: { shape: [...lse, 2], written: true } },
+        dq: { shape: queryShape, written: true },
+        ...{ dk: { shape: keyShape, written: true }, dv: { shape: keyShape, written: true } },
+      },
+      (bound) => [...attentionForward(bound, shape), ...attentionBackward(bound, shape)],
+    );
+  }
+
   it('gives nothing to keys that come after every query with a gradient', async () => {
     const shape = shapeOf([37], { heads: 4, kvHeads: 2, headSize: 8 });
     const input = draw(shape);
@@ -291,6 +311,36 @@ describe('attention', () => {
         );
         expect(out).toEqual(whole.out.subarray(32 * row, 32 * (row + 1)));
       }
+    }
+  });
+
+  it('gives the rows of a whole pass for queries behind a prompt, forward and backward', async () => {
+    for (const window of [4, null]) {
+      const shape = { ...shapeOf([13], { heads: 6, kvHeads: 2, headSize: 8 }), window };
+      const input = draw(shape);
+      const [width, first] = [48, 8];
+      // The whole pass, with a gradient to the last five rows only, and these five alone over all keys.
+      const dout = input.dout.map((value, i) => (i < first * width ? 0 : value));
+      const whole = await passes(shape, { ...input, dout });
+      const behind = await passes(
+        {
+          ...shape,
+          rows: 5,
+          spans: shape.spans.subarray(2 * first),
+          // Each key is seen from its own row on, or from the first of the five; by none where the window ends before them.
+          keySpans: Uint32Array.from(
+            Array.from({ length: 13 }, (_, key) => {
+              const last = window === null ? 12 : Math.min(12, key + window - 1);
+              return last < first ? [1, 0] : [Math.max(key, first) - first, last - first];
+            }).flat(),
+          ),
+        },
+        { ...input, q: input.q.subarray(first * width), dout: input.dout.subarray(first * width) },
+      );
+      expect(behind.out).toEqual(whole.out.subarray(first * width));
+      expect(behind.dq).toEqual(whole.dq.subarray(first * width));
+      expect(behind.dk).toEqual(whole.dk);
+      expect(behind.dv).toEqual(whole.dv);
     }
   });
 

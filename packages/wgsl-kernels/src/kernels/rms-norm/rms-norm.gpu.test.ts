@@ -5,7 +5,8 @@ import { EPSILON, expectWithin, openTestGpu, randomNumbers, runKernel } from '..
 import { rmsNormBackward, rmsNormForward } from './rms-norm.ts';
 
 const EPS = 1e-5;
-// Around the eight invocations that share a row and the four rows that share a workgroup.
+// Around the eight invocations that share a row and the four rows that share a workgroup; rows of heads, whose queries and
+// keys some models norm one by one.
 const shapes: [rows: number, width: number][] = [
   [1, 1],
   [3, 7],
@@ -13,6 +14,11 @@ const shapes: [rows: number, width: number][] = [
   [5, 9],
   [7, 64],
   [4, 1009],
+  [3 * 9, 10],
+  [5 * 7, 65],
+  [2 * 16, 80],
+  [3 * 5, 127],
+  [130, 128],
 ];
 
 /**

@@ -125,6 +125,29 @@ describe('rope', () => {
       expect(Math.abs(frequency / (expected[i] ?? 0) - 1)).toBeLessThan(1e-12);
   });
 
+  it('gives the frequencies of Llama 3.2', () => {
+    const frequencies = ropeFrequencies(64, 500_000, {
+      kind: 'llama3',
+      factor: 32,
+      lowFrequencyFactor: 1,
+      highFrequencyFactor: 4,
+      originalMaxPositions: 8192,
+    });
+    // By the rule as modeling_rope_utils writes it, over wavelengths, in Python's float64.
+    const expected: [pair: number, frequency: number][] = [
+      [0, 1.0],
+      [14, 0.0032114459947525913],
+      [15, 0.001290547928209264],
+      [16, 0.00042955679655936815],
+      [17, 9.70828780262767e-5],
+      [18, 1.9461638184831125e-5],
+      [31, 9.418306725434909e-8],
+    ];
+    for (const [pair, frequency] of expected) {
+      expect(Math.abs((frequencies[pair] ?? 0) / frequency - 1), `pair ${pair}`).toBeLessThan(1e-12);
+    }
+  });
+
   it('refuses an odd head, which has no pairs, and positions of another number of rows', async () => {
     const inputs = (width: number, rows: number) => ({
       x: { shape: [1, width], data: new Float32Array(width), written: true },

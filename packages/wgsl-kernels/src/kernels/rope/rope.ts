@@ -1,4 +1,5 @@
 // Rotary position embedding. The tables come from float64 on the CPU: float32 trigonometry of large angles differs by GPU.
+import { GpuError } from '../../runtime/errors.ts';
 import type { KernelCall } from '../../runtime/plan.ts';
 import { layOutParams, type ShaderSource } from '../../runtime/shader.ts';
 import { expectShape, matrixShape, type Tensor } from '../../runtime/tensor.ts';
@@ -29,6 +30,8 @@ function rope(
   { x, positions, cos, sin }: RopeTensors,
   { heads, headSize }: RopeSizes,
 ): KernelCall[] {
+  if (headSize % 2 !== 0)
+    throw new GpuError('shape', `${name}: a head of ${headSize} elements has no pairs to turn; its size must be even.`);
   const halfHead = headSize / 2;
   const rows = x.elements / (heads * headSize);
   const [count] = matrixShape(name, 'cos', cos);
@@ -45,7 +48,7 @@ function rope(
       uniforms: layOutParams(ropeShader, { rows, heads, halfHead, positions: count, direction }),
       workgroups: elementwiseWorkgroups(rows * heads * halfHead),
       flops: 3 * x.elements,
-      bytes: 2 * x.bytes + cos.bytes + sin.bytes,
+      bytes: 2 * x.bytes + positions.bytes + cos.bytes + sin.bytes,
     },
   ];
 }
