@@ -108,7 +108,8 @@ function OwnFile({ state }: { state: TabState | null }) {
           onChange={(event) => void readFile(event.currentTarget.files?.[0] ?? null)}
         />
         <span class="hint" id="own-file-hint">
-          Each line is <code>{'{"prompt": "…", "completion": "…"}'}</code>. It is read in this tab.
+          Each line is <code>{'{"prompt": "…", "completion": "…"}'}</code>, a chat (<code>messages</code>), an{' '}
+          <code>instruction</code> with its <code>output</code>, or plain <code>text</code>. It is read in this tab.
         </span>
         <span id="own-file-result" data-testid="file-result">
           {missing.value === 'file' && !result && <span class="field-error">Choose a file first.</span>}

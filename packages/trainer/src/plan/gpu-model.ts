@@ -17,7 +17,6 @@ import {
   type WeightType,
   writeWeightRows,
 } from '@weft/wgsl-kernels';
-import { TrainerError } from '../errors.ts';
 import type { BaseModel } from '../model/base-model.ts';
 import type { ModelWeights } from './builder.ts';
 
@@ -95,7 +94,7 @@ export class GpuModel implements ModelWeights {
 
   /**
    * Reads, encodes and uploads the weights, matrices as `type` (float32 unless given). Throws GpuError 'out-of-memory',
-   * 'device-lost' or 'shape', TrainerError 'bad-settings' where a weight is beyond the type's range, FormatError.
+   * 'device-lost', 'shape', or 'weight-value' for a weight beyond the type's range; FormatError.
    */
   static async upload(
     gpu: Gpu,
@@ -127,8 +126,6 @@ export class GpuModel implements ModelWeights {
       }
     } catch (error) {
       arena.destroy();
-      if (error instanceof GpuError && error.code === 'validation')
-        throw new TrainerError('bad-settings', error.message, { cause: error });
       throw error;
     }
     return new GpuModel(gpu, model, type, arena, weights);
