@@ -9,6 +9,7 @@ const allowed = {
   'apps/server': ['packages/flexlora', 'packages/formats', 'packages/protocol'],
   'apps/web-client': ['packages/volunteer', 'packages/trainer', 'packages/formats', 'packages/protocol'],
   e2e: ['packages/'],
+  bench: ['packages/', 'e2e'],
 };
 
 const pure = ['packages/flexlora', 'packages/formats', 'packages/protocol', 'packages/volunteer'];
@@ -23,7 +24,7 @@ module.exports = {
       severity: 'error',
       from: { path: `^${room}/` },
       to: {
-        path: '^(packages|apps|e2e)/',
+        path: '^(packages|apps|e2e|bench)/',
         pathNot: [room, ...targets].map((target) => `^${target}${target.endsWith('/') ? '' : '/'}`),
       },
     })),

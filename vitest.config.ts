@@ -10,6 +10,7 @@ const unitTests = [
   'packages/**/*.test.ts',
   'apps/**/*.test.{ts,tsx}',
   'e2e/fleet/**/*.test.ts',
+  'bench/**/*.test.ts',
   'scripts/**/*.test.ts',
 ];
 const exclude = ['**/node_modules/**', '**/dist/**', ...(long ? [] : ['**/*.long.test.ts'])];

@@ -10,7 +10,7 @@ import { root, stateFolder } from './environment.mjs';
 const workspaces = () =>
   ['packages', 'apps']
     .flatMap((folder) => readdirSync(join(root, folder)).map((name) => join(root, folder, name)))
-    .concat(join(root, 'e2e'))
+    .concat(join(root, 'e2e'), join(root, 'bench'))
     .filter((folder) => existsSync(join(folder, 'vite.config.ts')));
 
 function* sourceFiles(folder) {
@@ -52,8 +52,8 @@ export async function build(say = () => {}) {
   mkdirSync(stamps, { recursive: true });
   const packages = workspaces().filter((folder) => relative(root, folder).startsWith('packages'));
   const queue = workspaces()
-    // Only the pages bundle other workspaces; everything else is built from its own sources alone.
-    .map((folder) => [folder, hashOf(folder.endsWith('web-client') ? [folder, ...packages] : [folder])])
+    // Only the pages and the bench bundle other workspaces; everything else is built from its own sources alone.
+    .map((folder) => [folder, hashOf(/(web-client|bench)$/.test(folder) ? [folder, ...packages] : [folder])])
     .filter(([folder, hash]) => {
       const stamp = join(stamps, relative(root, folder).replace(/[\\/]/g, '-'));
       return !(existsSync(join(folder, 'dist')) && existsSync(stamp) && readFileSync(stamp, 'utf8') === hash);

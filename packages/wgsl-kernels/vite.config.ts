@@ -4,5 +4,4 @@ export default libraryConfig(import.meta.dirname, {
   index: 'src/index.ts',
   node: 'src/node.ts',
   testing: 'src/testing/index.ts',
-  bench: 'src/kernels/matmul/matmul.bench.ts',
 });

@@ -1,6 +1,7 @@
 // The GPU of this machine for commands that compute: Dawn's, loaded only when a command needs it.
-import { type Gpu, GpuError, openGpu } from '@weft/wgsl-kernels';
+import { type Gpu, GpuError, openGpu, tuneVariants } from '@weft/wgsl-kernels';
 import { CommandError } from './command.ts';
+import { tuningFile, tuningIsOn, tuningPath } from './tuning-file.ts';
 
 /** What a result says of the device it was computed on. */
 export interface GpuName {
@@ -42,7 +43,9 @@ export async function withGpu<T>(work: (gpu: Gpu, reopen: () => Promise<Gpu>) =>
 export async function openNodeGpu(): Promise<Gpu> {
   try {
     const { nodeGpu } = await import('@weft/wgsl-kernels/node');
-    return await openGpu(nodeGpu());
+    const gpu = await openGpu(nodeGpu());
+    if (tuningIsOn()) await tuneVariants(gpu, tuningFile(tuningPath()));
+    return gpu;
   } catch (cause) {
     throw new CommandError(
       'no-gpu',

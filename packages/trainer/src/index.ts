@@ -1,6 +1,14 @@
 // A Llama-family decoder with LoRA on WGSL kernels: loads, trains, evaluates, generates. Knows no network.
 
-export { type Gpu, GpuError, openGpu, WEIGHT_TYPES, type WeightType } from '@weft/wgsl-kernels';
+export {
+  type Gpu,
+  GpuError,
+  openGpu,
+  type TuningStore,
+  tuneVariants,
+  WEIGHT_TYPES,
+  type WeightType,
+} from '@weft/wgsl-kernels';
 export * from './baselines.ts';
 export * from './data/batches.ts';
 export type { AssistantTurns } from './data/chat.ts';
@@ -23,9 +31,11 @@ export * from './optim/schedule.ts';
 export * from './plan/decoder.ts';
 export type { FactorKind, Trainable } from './plan/factors.ts';
 export * from './plan/fit.ts';
+export * from './plan/flops.ts';
 export * from './plan/gpu-model.ts';
 export * from './plan/layout.ts';
 export * from './plan/memory.ts';
+export * from './plan/profile.ts';
 export * from './plan/step.ts';
 export * from './random.ts';
 export * from './rank.ts';

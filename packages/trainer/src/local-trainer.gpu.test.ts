@@ -100,6 +100,21 @@ describe('local trainer', () => {
     expect((await trainer.train(files, jobOf(2), control())).update).toEqual(first.update);
   });
 
+  it('tells how many kernels are compiled before the first step, and nothing of it once they are', async () => {
+    const told: [number, number, number][] = [];
+    let steps = 0;
+    const watched = {
+      ...control(() => (steps += 1)),
+      onCompile: (done: number, total: number) => told.push([done, total, steps]),
+    };
+    await trainer.train(files, jobOf(5), watched);
+    const [, total] = told[0] ?? [0, 0];
+    expect(told).toEqual(Array.from({ length: total }, (_, i) => [i + 1, total, 0]));
+    told.length = 0;
+    await trainer.train(files, jobOf(5), watched);
+    expect(told).toEqual([]);
+  });
+
   it('evaluates each task, with the adapter and without', async () => {
     const { update } = await trainer.train(files, jobOf(4), control());
     const tasks = new Map([

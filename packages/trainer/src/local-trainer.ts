@@ -84,6 +84,8 @@ interface TrainingControl {
   readonly signal: AbortSignal;
   whenRunning(): Promise<void>;
   finishEarly(): boolean;
+  /** Told how many of the kernels that the first step needs are compiled. */
+  onCompile?(done: number, total: number): void;
   onStep(report: StepReport): void;
 }
 
@@ -157,7 +159,7 @@ export class LocalTrainer {
     const { examples, truncated } = encodeRows(parseDataLines(job.rows), model, limit);
     const makeGraph = async (afterLoss: boolean): Promise<StepGraph> => {
       if (afterLoss) await this.#reopen();
-      return await this.#prepare(await this.#load(files, baseDtype), job, examples, limit);
+      return await this.#prepare(await this.#load(files, baseDtype), job, examples, limit, control);
     };
     const hooks = { ...control, ...(this.#environment.reopenGpu ? {} : { mostLosses: 0 }) };
     const outcome = await trainThroughLoss(makeGraph, start, oneExamplePerRow(examples), job.training, hooks);
@@ -243,13 +245,17 @@ export class LocalTrainer {
     { grant, training }: TrainingJob,
     examples: readonly Example[],
     limit: number,
+    { onCompile }: Pick<TrainingControl, 'onCompile'>,
   ): Promise<StepGraph> {
     const shape = { batch: training.batchSize, sequence: sequenceFor(examples, limit) };
     const budget = this.#limits.maxMemoryBytes ?? Number.POSITIVE_INFINITY;
     const key = JSON.stringify([grant, shape, budget]);
     if (this.#graph?.key !== key) {
       this.#dropGraph();
-      const found = await createFittingGraph(model, adaptedMatrices(model.config, grant), shape, { budget });
+      const found = await createFittingGraph(model, adaptedMatrices(model.config, grant), shape, {
+        budget,
+        ...(onCompile ? { onCompile } : {}),
+      });
       if (!('made' in found)) {
         throw (
           found.refusal ??

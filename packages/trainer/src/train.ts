@@ -55,9 +55,6 @@ export interface TrainOutcome {
   readonly tally: TrainTally;
 }
 
-/** Submits longer than this are cut, so that the GPU stays free for the page between them. Milliseconds. */
-const SUBMIT_MS = 150;
-
 const sumOf = (batches: readonly Batch[], count: (batch: Batch) => number): number =>
   batches.reduce((sum, batch) => sum + count(batch), 0);
 
@@ -88,14 +85,20 @@ export async function train(
   let lastSnapshot = performance.now();
   let fastest = Number.POSITIVE_INFINITY;
 
-  const report = (step: number, batch: readonly Batch[], began: number, { loss, gradientNorm }: StepOutcome) => {
+  const report = (
+    { step, batch, began, wasMeasured }: { step: number; batch: readonly Batch[]; began: number; wasMeasured: boolean },
+    { loss, gradientNorm }: StepOutcome,
+  ) => {
     // Steps overlap by one: a step's time begins when it was queued or when the one before it was done.
     const now = performance.now();
     const milliseconds = now - Math.max(began, lastDone);
     lastDone = now;
-    // The first step pays for the driver's own compiling, so the fastest so far tells best what a step takes.
-    fastest = Math.min(fastest, milliseconds);
-    graph.splitFor(fastest, SUBMIT_MS);
+    // Measured steps take longer than others, and set the division themselves; whatever else the machine does can only
+    // make a step longer, so the fastest so far tells best what one takes.
+    if (wasMeasured) {
+      fastest = Math.min(fastest, milliseconds);
+      graph.splitFor(fastest);
+    }
     losses.push(loss);
     counts.targetTokens += sumOf(batch, ({ targetTokens }) => targetTokens);
     counts.tokens += sumOf(batch, ({ tokens }) => tokens);
@@ -124,6 +127,7 @@ export async function train(
       await hooks.whenRunning?.();
       hooks.signal?.throwIfAborted();
       const { value: batch } = batches.next();
+      const wasMeasured = graph.isMeasured;
       const began = performance.now();
       const running = graph.run(batch, {
         learningRate: learningRateAt({ ...settings }, step),
@@ -135,12 +139,12 @@ export async function train(
         step,
         dropoutSeed: integerSeed(settings.seed, 'dropout', String(step)),
       });
-      const done = running.then((outcome) => report(step, batch, began, outcome));
+      const done = running.then((outcome) => report({ step, batch, began, wasMeasured }, outcome));
       // A failure is met where the step is awaited below; until then it must not count as unhandled.
       done.catch(() => undefined);
       pending.push(done);
-      // The first step is awaited alone: it tells into how many submits one is cut.
-      while (pending.length > (step === first ? 0 : 1)) await pending.shift();
+      // Steps that are measured are awaited alone.
+      while (pending.length > (wasMeasured ? 1 : 0)) await pending.shift();
       if (hooks.onSnapshot && performance.now() - lastSnapshot >= (hooks.snapshotMs ?? 0)) {
         await settled();
         await hooks.onSnapshot(await snapshot('optimiser' in start ? start.adapter : start));

@@ -114,6 +114,8 @@ export interface TrainingControl {
   whenRunning(): Promise<void>;
   /** When this turns true, training ends after the step in progress and delivers what it has. */
   finishEarly(): boolean;
+  /** Told how many of the kernels that the first step needs are compiled; not at all where nothing has to be. */
+  onCompile?(done: number, total: number): void;
   onStep(report: StepReport): void;
 }
 

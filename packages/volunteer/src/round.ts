@@ -149,12 +149,15 @@ async function train(context: RoundContext, start: Uint8Array, rows: string): Pr
     if (round?.phase !== 'training' || phaseEndsAt === null) return false;
     return clock.now() > phaseEndsAt - Math.max(LEAST_RESERVE_MS, context.uploadReserveMs) - 2 * stepMs;
   };
+  const onCompile = (done: number, total: number) =>
+    holder.update({ compiling: done < total ? { done, total } : null });
   const both = AbortSignal.any([signal, diverged.signal]);
   const job = { grant: lease.grant, training: lease.training, start, rows };
   try {
     // Not raced against the signal: the trainer must have let go of the GPU before anything else begins.
-    return await trainer.train(model, job, { signal: both, whenRunning, finishEarly, onStep });
+    return await trainer.train(model, job, { signal: both, whenRunning, finishEarly, onCompile, onStep });
   } finally {
+    holder.update({ compiling: null });
     both.throwIfAborted();
   }
 }

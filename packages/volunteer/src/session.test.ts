@@ -52,8 +52,13 @@ describe('rounds', () => {
   it('trains at the granted rank, delivers, and goes on until the run ends', async () => {
     const bench = await makeBench({ settings: { rounds: 2 } });
     const { session, coordinator, trainer } = bench;
+    const statuses: string[] = [];
+    session.subscribe((state) => statuses.push(statusLine(state)));
     const running = session.start();
     await eventually(() => session.state.totals.rounds === 1, 'round 1 is delivered');
+    const compiling = statuses.indexOf('Training on your GPU · compiling kernels 1 of 2');
+    expect(compiling).toBeGreaterThan(0);
+    expect(statuses[compiling + 1]).toBe('Training on your GPU · preparing the first step');
     expect(loraA(trainer.jobs[0]?.start ?? new Uint8Array())?.shape).toEqual([8, 6]);
     expect(loraA(coordinator.uploads[0] ?? new Uint8Array())?.shape).toEqual([8, 6]);
     expect(trainer.jobs[0]?.rows).toContain('train of yesno');

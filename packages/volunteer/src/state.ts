@@ -81,6 +81,8 @@ export interface SessionState {
   readonly lease: Lease | null;
   readonly download: Transfer | null;
   readonly progress: Progress | null;
+  /** Kernels compiled of those that the first step needs; null while none are being compiled. */
+  readonly compiling: { readonly done: number; readonly total: number } | null;
   /** Of this device, oldest first; the latest few thousand. */
   readonly losses: readonly LossPoint[];
   readonly upload: Transfer | null;
@@ -113,6 +115,7 @@ export function initialState(ownLimits: OwnLimits, data: SessionState['data']): 
     lease: null,
     download: null,
     progress: null,
+    compiling: null,
     losses: [],
     upload: null,
     receipts: [],
@@ -131,6 +134,7 @@ export const NOTHING_GOING_ON = {
   upload: null,
   download: null,
   progress: null,
+  compiling: null,
   finishing: false,
 } as const;
 
@@ -200,7 +204,8 @@ export class StateHolder {
 const transferText = (verb: string, { what, bytes, total }: Transfer): string =>
   `${verb} ${what} · ${formatBytes(bytes)} of ${formatBytes(total)}`;
 
-function progressText({ step, steps, tokensPerSecond }: Progress): string {
+function progressText({ step, steps, tokensPerSecond }: Progress, compiling: SessionState['compiling']): string {
+  if (compiling) return `compiling kernels ${compiling.done} of ${compiling.total}`;
   const speed = tokensPerSecond === null ? '' : ` · ${Math.round(tokensPerSecond).toLocaleString('en')} tokens/s`;
   return step === 0 ? 'preparing the first step' : `step ${step} of ${steps}${speed}`;
 }
@@ -223,7 +228,7 @@ export function statusLine(state: SessionState): string {
     case 'waiting':
       return state.waitingFor ?? 'Waiting for the server';
     case 'training':
-      return `Training on your GPU${progress ? ` · ${progressText(progress)}` : ''}`;
+      return `Training on your GPU${progress ? ` · ${progressText(progress, state.compiling)}` : ''}`;
     case 'uploading':
       return upload ? transferText('Sending', upload) : 'Sending the update';
     case 'paused':

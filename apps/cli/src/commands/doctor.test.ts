@@ -98,6 +98,8 @@ describe('weft doctor --plan-only', () => {
     ['no model', ['--plan-only'], 2, /give --model DIR/],
     ['two models', ['--like', 'x', '--model', 'y'], 2, /give one/],
     ['an unknown shape', ['--like', 'x'], 2, /smollm2-135m/],
+    ['a profile without a GPU', ['--profile', '--plan-only', '--model', asset('stories260K')], 2, /--plan-only/],
+    ['a profile of no model', ['--profile'], 2, /give --model DIR/],
     ['rows beyond the context', ['--plan-only', '--model', asset('stories260K'), '--seq', '999'], 2, /512/],
     ['a folder without a configuration', ['--plan-only', '--model', asset()], 1, /There is no .*config\.json/],
   ])('%s fails by name', async (_name, args, code, message) => {
@@ -116,5 +118,22 @@ describe('weft doctor', () => {
     expect(exitCode).toBe(0);
     expect(err).toMatch(/has no weights; the plan is computed/);
     expect(JSON.parse(out)).toMatchObject({ gpu: { name: expect.anything() }, model: { tried: false, rank: 4 } });
+  });
+
+  it('prints what the device reaches, and a step kernel by kernel', async () => {
+    const args = ['doctor', '--model', asset('stories260K'), '--profile', '--batch', '2', '--seq', '32', '--rank', '4'];
+    const found = await document(args);
+    expect(found.peaks).toMatchObject({ gflops: expect.any(Number), gigabytes: expect.any(Number) });
+    expect(found.peaks.sweep.length).toBeGreaterThan(10);
+    const { step, kernels, rank, shape } = found.profile;
+    expect({ rank, shape }).toEqual({ rank: 4, shape: { batch: 2, sequence: 32 } });
+    expect(['timestamps', 'repetition']).toContain(kernels.method);
+    expect(step.mfu).toBeGreaterThan(0);
+    expect(step.mfu).toBeLessThan(1);
+    const { out } = await weft(...args);
+    expect(out).toMatch(/Measured peaks: [\d.]+ GFLOP\/s float32.* GB\/s copying, [\d.]+ billion exponentials/);
+    expect(out).toMatch(/kernel +dispatches +ms +of the step/);
+    expect(out).toMatch(/adamw .* % +of (FMA|copy|exp)/);
+    expect(out).toMatch(/tokens\/s, LoRA-MFU [\d.]+ %/);
   });
 });

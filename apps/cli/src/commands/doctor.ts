@@ -11,12 +11,14 @@ import { resolveModel } from '../hub/resolve.ts';
 import { count, counts, memoryOptions } from '../options.ts';
 import type { Register } from '../program.ts';
 import { describePlan, type ModelPlan, type PlanOptions, planByConfig, planOnGpu } from './doctor/plan.ts';
+import { describeProfile, type Profile, profileModel } from './doctor/profile.ts';
 import { uploadModel } from './train/session.ts';
 
 interface DoctorOptions extends PlanOptions {
   readonly model?: string;
   readonly like?: string;
   readonly planOnly?: boolean;
+  readonly profile?: boolean;
 }
 
 /** Limits worth reading; --json has them all. */
@@ -33,6 +35,7 @@ const HELP = `
 Examples:
   weft doctor
   weft doctor --model models/mine --weights q8 --budget 2000 --rank 8,16,32
+  weft doctor --model models/mine --profile --batch 1 --seq 256 --rank 8
   weft doctor --like llama-3.2-1b --weights q4 --batch 1 --seq 512 --rank 16 --checkpoint`;
 
 /** Limits are getters of the prototype, which JSON would leave out. */
@@ -52,6 +55,7 @@ export const registerDoctor: Register = (program) => {
     .option('--model <model>', 'model folder as on Hugging Face, or hf:ORG/NAME[@REV]')
     .option('--like <shape>', 'plan for a model of this shape, by arithmetic; `weft init --list` names them')
     .option('--plan-only', 'plan by arithmetic from config.json alone: no GPU, no weights')
+    .option('--profile', 'time a real training step, kernel by kernel, at the first of --rank (default: 8)')
     .option('--batch <n>', 'rows a step (default: 8)', count('--batch'))
     .option('--seq <n>', 'tokens a row (default: 128)', count('--seq'))
     .option('--rank <list>', 'ranks to plan, separated by commas (default: 1 to 64)', counts('--rank'));
@@ -60,6 +64,8 @@ export const registerDoctor: Register = (program) => {
     const { model, like } = options;
     if (model !== undefined && like !== undefined)
       throw new UsageError('--model and --like both name a model; give one.');
+    if (options.profile && (model === undefined || options.planOnly))
+      throw new UsageError('--profile times a step on the GPU; give --model DIR, without --plan-only.');
     if (like !== undefined)
       return printPlan(like, planByConfig(checkSequence(shapeConfig(like), options), options), io);
     if (!options.planOnly) return await examine(options, io);
@@ -90,15 +96,23 @@ async function examine(options: DoctorOptions, io: Io): Promise<void> {
       io.result(device, () => lines.join('\n'));
       return;
     }
-    const plan = (await tryOnGpu(gpu, place.folder, options, io)) ?? planByConfig(config, options);
-    io.result({ ...device, model: { path: place.name, ...plan } }, () =>
-      [...lines, '', ...describePlan(place.name, plan)].join('\n'),
+    const tried = await tryOnGpu(gpu, place.folder, { options, peaks }, io);
+    const { plan, profile } = tried ?? { plan: planByConfig(config, options), profile: null };
+    io.result({ ...device, model: { path: place.name, ...plan }, ...(profile ? { profile } : {}) }, () =>
+      [...lines, '', ...describePlan(place.name, plan), ...(profile ? ['', ...describeProfile(profile)] : [])].join(
+        '\n',
+      ),
     );
   });
 }
 
 /** null, saying why, for a model without weights, or one too large for this device. */
-async function tryOnGpu(gpu: Gpu, folder: string, options: DoctorOptions, io: Io): Promise<ModelPlan | null> {
+async function tryOnGpu(
+  gpu: Gpu,
+  folder: string,
+  { options, peaks }: { options: DoctorOptions; peaks: MeasuredPeaks },
+  io: Io,
+): Promise<{ plan: ModelPlan; profile: Profile | null } | null> {
   const found = await Promise.all(
     [WEIGHTS_FILE, WEIGHTS_INDEX_FILE].map((name) => stat(join(folder, name)).catch(() => null)),
   );
@@ -110,7 +124,8 @@ async function tryOnGpu(gpu: Gpu, folder: string, options: DoctorOptions, io: Io
   try {
     const onGpu = await uploadModel(gpu, model, options, io);
     io.status(`trying ranks on ${gpuName(gpu).name}`);
-    return await planOnGpu(onGpu, options);
+    const plan = await planOnGpu(onGpu, options);
+    return { plan, profile: options.profile ? await profileModel(onGpu, options, peaks, io) : null };
   } catch (error) {
     if (!(error instanceof GpuError && (error.code === 'out-of-memory' || error.code === 'shape'))) throw error;
     io.note(`The model does not fit this GPU: ${error.message} The plan is computed from its ${CONFIG_FILE}.`);
@@ -144,12 +159,20 @@ function checkSequence(config: ModelConfig, { seq }: PlanOptions): ModelConfig {
   throw new UsageError(`--seq ${seq} is beyond the model's context of ${config.maxPositions} tokens.`);
 }
 
+/** What is used where it is offered. */
+const USED_FEATURES = ['timestamp-query', 'shader-f16', 'subgroups'];
+
 function describeDevice(gpu: Gpu, peaks: MeasuredPeaks): string[] {
   const { name, software } = gpuName(gpu);
+  const used = USED_FEATURES.filter((feature) => gpu.features.has(feature));
+  const { subgroups } = gpu;
+  const sizes = subgroups && (subgroups.smallest === subgroups.largest ? '' : `${subgroups.smallest} to `);
   return [
     `GPU adapter: ${name}${software ? ' (software: runs on the CPU)' : ''}`,
-    `Features in use: ${gpu.features.has('timestamp-query') ? 'timestamp-query' : 'none beyond the standard'}`,
-    `Measured peaks: ${peaks.gflops.toFixed(1)} GFLOP/s float32, ${peaks.gigabytes.toFixed(1)} GB/s copying`,
+    `Features in use: ${used.join(', ') || 'none beyond the standard'}${subgroups ? ` of ${sizes}${subgroups.largest}` : ''}`,
+    `Measured peaks: ${peaks.gflops.toFixed(1)} GFLOP/s float32${
+      peaks.f16Gflops === null ? '' : `, ${peaks.f16Gflops.toFixed(1)} float16`
+    }, ${peaks.gigabytes.toFixed(1)} GB/s copying, ${peaks.gigaexps.toFixed(2)} billion exponentials/s`,
     '',
     table([['limit', 'value'], ...SHOWN_LIMITS.map((limit) => [limit, gpu.limits[limit]])]),
   ];

@@ -113,6 +113,8 @@ export async function runExperiment(experiment: Experiment, folder: string, io: 
       host: '127.0.0.1',
       adminToken: token,
       logger,
+      // Nobody but these tabs can come: once all are here, there is nothing left to wait for.
+      ...(tabs.length <= settings.goal ? { selectionGraceMs: 0 } : {}),
     });
     cleanup.add('the server', () => server.close());
     const url = server.url.replace('127.0.0.1', 'localhost');

@@ -20,6 +20,7 @@ const nothing: SessionState = {
   lease: null,
   download: null,
   progress: null,
+  compiling: null,
   losses: [],
   upload: null,
   receipts: [],

@@ -82,8 +82,9 @@ export function connect(): void {
     if (!data.helping) selfPaused.value = null;
   };
   worker = wrap<WorkerApi>(thread);
-  const runId = new URL(location.href).searchParams.get('run');
-  const options = { runId, limits: limits.value, hidden: document.hidden };
+  const asked = new URL(location.href).searchParams;
+  const tuning = asked.get('tuning') !== 'off';
+  const options = { runId: asked.get('run'), limits: limits.value, hidden: document.hidden, tuning };
   ask((remote) => remote.open(transfer(channel.port2, [channel.port2]), options));
   document.addEventListener('visibilitychange', () => ask((remote) => remote.setHidden(document.hidden)));
   addEventListener('pagehide', () => ask((remote) => remote.leave()));

@@ -138,9 +138,12 @@ describe('status and progress', () => {
   });
 
   it('is of the upload, the download or the steps', () => {
-    const base = { stage: 'training' as const, download: null, upload: null, step: 10, steps: 40 };
+    const base = { stage: 'training' as const, download: null, upload: null, step: 10, steps: 40, compiling: null };
     expect(progressOf(base)).toEqual({ of: 'Training', share: 0.25 });
     expect(progressOf({ ...base, steps: 0 })).toEqual({ of: 'Training', share: 0 });
+    const first = { ...base, step: 0, compiling: { done: 12, total: 48 } };
+    expect(progressOf(first)).toEqual({ of: 'Compiling kernels', share: 0.25 });
+    expect(progressOf({ ...first, stage: 'uploading' }).of).toBe('Training');
   });
 
   it('tells when a wait ends at the latest', () => {

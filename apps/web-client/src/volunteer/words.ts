@@ -267,11 +267,11 @@ export function splitStatus(status: string): { steady: string; changing: string 
 }
 
 /** How far the work in progress is, from 0 to 1, and of what. Nothing is in progress while it waits. */
-export function progressOf(state: Pick<TabState, 'stage' | 'download' | 'upload' | 'step' | 'steps'>): {
+export function progressOf(state: Pick<TabState, 'stage' | 'download' | 'upload' | 'step' | 'steps' | 'compiling'>): {
   of: string;
   share: number;
 } {
-  const { stage, download, upload, step, steps } = state;
+  const { stage, download, upload, step, steps, compiling } = state;
   const transfer = (of: string, { bytes: there, total }: { bytes: number; total: number }) => ({
     of,
     share: total > 0 ? there / total : 0,
@@ -279,6 +279,7 @@ export function progressOf(state: Pick<TabState, 'stage' | 'download' | 'upload'
   const paused = stage === 'paused';
   if (upload && (paused || stage === 'uploading')) return transfer('Upload', upload);
   if (download && (stage === 'downloading' || (paused && step === 0))) return transfer('Download', download);
+  if (compiling && stage === 'training') return { of: 'Compiling kernels', share: compiling.done / compiling.total };
   const working = paused || stage === 'training' || stage === 'uploading';
   return { of: 'Training', share: working && steps > 0 ? step / steps : 0 };
 }

@@ -25,6 +25,8 @@ export interface OpenOptions {
   readonly runId: string | null;
   readonly limits: OwnLimits;
   readonly hidden: boolean;
+  /** Measure which kernel variants are fastest here, and keep it; the address `?tuning=off` turns it off. */
+  readonly tuning: boolean;
 }
 
 /** Carried out in the order asked. Failures of the session are in its snapshots, not rejections. */
@@ -119,6 +121,8 @@ export interface TabState {
   readonly upload: Transfer | null;
   readonly step: number;
   readonly steps: number;
+  /** Kernels compiled of those that the first step needs; null while none are being compiled. */
+  readonly compiling: { readonly done: number; readonly total: number } | null;
   /** Loss of each local step so far, oldest first, nats per token. */
   readonly losses: readonly number[];
   readonly receipts: readonly Receipt[];

@@ -20,6 +20,7 @@ const session: SessionState = {
   lease: null,
   download: null,
   progress: null,
+  compiling: null,
   losses: [
     { round: 1, step: 1, loss: 5 },
     { round: 1, step: 2, loss: 4 },

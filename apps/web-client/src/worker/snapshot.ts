@@ -83,6 +83,7 @@ export function tabState(state: SessionState, facts: TabFacts): TabState {
     upload,
     step: progress?.step ?? 0,
     steps: progress?.steps ?? 0,
+    compiling: state.compiling,
     losses: state.losses.map((point) => point.loss),
     receipts: state.receipts,
     totals: state.totals,

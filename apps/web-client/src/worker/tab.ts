@@ -78,7 +78,7 @@ export class Tab implements WorkerApi {
     const options = this.#options;
     if (!options) throw new Error('open() has not been called.');
     // First, since without a GPU nothing else is worth doing, and its refusals name what is missing.
-    const trainer = this.#counter.watch(await openTrainer());
+    const trainer = this.#counter.watch(await openTrainer(options));
     let session: VolunteerSession;
     try {
       session = await this.#createSession(options, trainer);
@@ -109,7 +109,7 @@ export class Tab implements WorkerApi {
       downloads: httpDownloads(location.origin),
       storage,
       trainer,
-      reopenTrainer: async () => this.#counter.watch(await openTrainer()),
+      reopenTrainer: async () => this.#counter.watch(await openTrainer(options)),
       identity,
       clock,
       client: { kind: 'page', version },

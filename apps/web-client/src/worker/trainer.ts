@@ -2,12 +2,14 @@
 
 import { parseDataLines, parseModelConfig } from '@weft/formats';
 import type { OwnLimits, RankProposal, RunView } from '@weft/protocol';
-import { createLocalTrainer, encodeRows, loadTokenizer, openGpu } from '@weft/trainer';
+import { createLocalTrainer, encodeRows, loadTokenizer, openGpu, tuneVariants } from '@weft/trainer';
 import type { ModelFiles, Trainer } from '@weft/volunteer';
+import { storedTuning } from './tuning.ts';
 
-/** Opens a trainer on a fresh GPU device. Throws GpuError 'no-webgpu', 'insecure-context' or 'no-adapter'. */
-export async function openTrainer(): Promise<Trainer> {
+/** Opens a trainer on a fresh GPU device; `tuning` measures kernel variants on it. Throws GpuError 'no-webgpu', 'insecure-context' or 'no-adapter'. */
+export async function openTrainer({ tuning }: { tuning: boolean }): Promise<Trainer> {
   const gpu = await openGpu(navigator.gpu);
+  if (tuning) await tuneVariants(gpu, storedTuning());
   const { deviceMemory } = navigator as WorkerNavigator & { deviceMemory?: number };
   return createLocalTrainer(gpu, { deviceMemoryGiB: deviceMemory ?? null });
 }

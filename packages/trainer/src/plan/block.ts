@@ -2,14 +2,14 @@
 // input's. Feed-forward tensors, the widest of a model, are cut by rows where they are larger than a binding covers.
 import type { ModelConfig } from '@weft/formats';
 import {
-  add,
   attentionBackward,
   attentionForward,
-  reshape,
   rmsNormBackward,
   rmsNormForward,
-  ropeBackward,
-  ropeForward,
+  rmsNormRopeBackward,
+  rmsNormRopeForward,
+  ropeQueryKeyBackward,
+  ropeQueryKeyForward,
   subTensor,
   swigluBackward,
   swigluForward,
@@ -84,21 +84,24 @@ function norm(g: GraphBuilder, name: string, x: Tensor): { y: Tensor; rstd: Tens
   return { y, rstd };
 }
 
-/** A tensor [N, heads · headSize] as one row a head. */
-const byHead = (x: Tensor, headSize: number): Tensor => reshape(x, [x.elements / headSize, headSize]);
-
-function turnedHeads(g: GraphBuilder, attention: string, which: 'q' | 'k', projected: Tensor): Heads {
-  const { headSize, queryKeyNorm } = g.config;
-  const heads = which === 'q' ? g.config.heads : g.config.kvHeads;
-  const turn = (x: Tensor) => g.push(ropeForward({ x, positions: g.batch.positions, ...g.rope }, { heads, headSize }));
+/** Projected queries and keys, turned; normed before it where the model does so. */
+function turnHeads(g: GraphBuilder, attention: string, projected: { q: Tensor; k: Tensor }): { q: Heads; k: Heads } {
+  const { heads, kvHeads, headSize, queryKeyNorm, normEpsilon: eps } = g.config;
+  const angles = { positions: g.batch.positions, ...g.rope };
   if (!queryKeyNorm) {
-    turn(projected);
-    return { turned: projected, norm: null };
+    g.push(ropeQueryKeyForward({ ...projected, ...angles }, { heads, kvHeads, headSize }));
+    return { q: { turned: projected.q, norm: null }, k: { turned: projected.k, norm: null } };
   }
-  const { y, rstd } = norm(g, `${attention}.${which}_norm`, byHead(projected, headSize));
-  const turned = reshape(y, projected.shape);
-  turn(turned);
-  return { turned, norm: { raw: projected, rstd } };
+  const normed = (which: 'q' | 'k', count: number): Heads => {
+    const raw = projected[which];
+    const name = `${attention}.${which}_norm`;
+    const y = g.temporary(name, raw.shape);
+    const rstd = g.temporary(`${name}.rstd`, [raw.elements / headSize]);
+    const weight = g.weights.vector(`${name}.weight`);
+    g.push(rmsNormRopeForward({ x: raw, weight, rstd, y, ...angles }, { heads: count, headSize, eps }));
+    return { turned: y, norm: { raw, rstd } };
+  };
+  return { q: normed('q', heads), k: normed('k', kvHeads) };
 }
 
 /** How many rows of a tensor `width` wide fit one binding; parts begin at multiples of 64 rows, where views may begin. */
@@ -139,15 +142,11 @@ export function blockForward(
   const xaQ = linearForward(g, `${attention}.q_proj`, normed1, qRaw);
   const xaK = linearForward(g, `${attention}.k_proj`, normed1, kRaw);
   const xaV = linearForward(g, `${attention}.v_proj`, normed1, v);
-  const q = turnedHeads(g, attention, 'q', qRaw);
-  const k = turnedHeads(g, attention, 'k', kRaw);
+  const { q, k } = turnHeads(g, attention, { q: qRaw, k: kRaw });
   const { out, lse } = attend(layer, q.turned, k.turned, v);
-  const branch = g.temporary('branch', x.shape);
-  const xaO = linearForward(g, `${attention}.o_proj`, out, branch);
   const middle = g.temporary('middle', x.shape);
-  g.push(add({ x, y: branch, out: middle }));
+  const xaO = linearForward(g, `${attention}.o_proj`, out, middle, x);
   const { y: normed2, rstd: rstd2 } = norm(g, `${block}.post_attention_layernorm`, middle);
-  const output = next ? g.temporary('branch', x.shape) : null;
   const parts = rowParts(rows, config.intermediateSize, g.limit).map((part): FeedForwardPart => {
     const wide = (name: string) => g.temporary(name, [part.count, config.intermediateSize]);
     const [gate, up, activated] = [wide('gate'), wide('up'), wide('activated')];
@@ -155,10 +154,10 @@ export function blockForward(
     const xaGate = linearForward(g, `${mlp}.gate_proj`, input, gate);
     const xaUp = linearForward(g, `${mlp}.up_proj`, input, up);
     g.push(swigluForward({ gate, up, out: activated }));
-    const xaDown = linearForward(g, `${mlp}.down_proj`, activated, output && rowsFrom(output, part));
+    const output = next && rowsFrom(next, part);
+    const xaDown = linearForward(g, `${mlp}.down_proj`, activated, output, rowsFrom(middle, part));
     return { ...part, gate, up, activated, xa: { gate: xaGate, up: xaUp, down: xaDown } };
   });
-  if (next && output) g.push(add({ x: middle, y: output, out: next }));
   const xa = { q: xaQ, k: xaK, v: xaV, o: xaO };
   return { x, normed1, rstd1, q, k, v, attention: out, lse, middle, normed2, rstd2, parts, xa };
 }
@@ -167,33 +166,27 @@ function normBackward(g: GraphBuilder, name: string, x: Tensor, rstd: Tensor, dy
   g.push(rmsNormBackward({ x, weight: g.weights.vector(`${name}.weight`), rstd, dy, dx }, { accumulate: true }));
 }
 
-/** The gradient of what was projected, from the gradient of the turned heads, which is overwritten. */
+/** Turns the gradients of the turned heads into those of what was projected, in their place. */
 function headsBackward(
   g: GraphBuilder,
   attention: string,
-  which: 'q' | 'k',
-  { norm: normed }: Heads,
-  dturned: Tensor,
-): Tensor {
-  const { headSize } = g.config;
-  const heads = which === 'q' ? g.config.heads : g.config.kvHeads;
-  g.push(ropeBackward({ x: dturned, positions: g.batch.positions, ...g.rope }, { heads, headSize }));
-  if (!normed) return dturned;
-  const draw = g.temporary(`d${which}.raw`, dturned.shape);
-  const weight = g.weights.vector(`${attention}.${which}_norm.weight`);
-  g.push(
-    rmsNormBackward(
-      {
-        x: byHead(normed.raw, headSize),
-        weight,
-        rstd: normed.rstd,
-        dy: byHead(dturned, headSize),
-        dx: byHead(draw, headSize),
-      },
-      { accumulate: false },
-    ),
-  );
-  return draw;
+  { q, k }: Pick<BlockActivations, 'q' | 'k'>,
+  gradients: { q: Tensor; k: Tensor },
+): void {
+  const { heads, kvHeads, headSize } = g.config;
+  const angles = { positions: g.batch.positions, ...g.rope };
+  if (!q.norm || !k.norm) {
+    g.push(ropeQueryKeyBackward({ ...gradients, ...angles }, { heads, kvHeads, headSize }));
+    return;
+  }
+  for (const [which, { raw, rstd }, count] of [
+    ['q', q.norm, heads],
+    ['k', k.norm, kvHeads],
+  ] as const) {
+    const weight = g.weights.vector(`${attention}.${which}_norm.weight`);
+    const tensors = { x: raw, weight, rstd, dy: gradients[which], ...angles };
+    g.push(rmsNormRopeBackward(tensors, { heads: count, headSize }));
+  }
 }
 
 function feedForwardBackward(g: GraphBuilder, layer: number, kept: BlockActivations, dstream: Tensor): void {
@@ -246,12 +239,11 @@ function selfAttentionBackward(
       attentionSizes(g.config, layer),
     ),
   );
-  const dqRaw = headsBackward(g, attention, 'q', kept.q, dq);
-  const dkRaw = headsBackward(g, attention, 'k', kept.k, dk);
+  headsBackward(g, attention, kept, { q: dq, k: dk });
   const dnormed = isLowest ? null : like('dnormed', kept.normed1);
   const x = kept.normed1;
-  linearBackward(g, `${attention}.q_proj`, { x, xa: kept.xa.q, dy: dqRaw, dx: dnormed });
-  linearBackward(g, `${attention}.k_proj`, { x, xa: kept.xa.k, dy: dkRaw, dx: dnormed, accumulate: true });
+  linearBackward(g, `${attention}.q_proj`, { x, xa: kept.xa.q, dy: dq, dx: dnormed });
+  linearBackward(g, `${attention}.k_proj`, { x, xa: kept.xa.k, dy: dk, dx: dnormed, accumulate: true });
   linearBackward(g, `${attention}.v_proj`, { x, xa: kept.xa.v, dy: dv, dx: dnormed, accumulate: true });
   if (dnormed) normBackward(g, `${block}.input_layernorm`, kept.x, kept.rstd1, dnormed, dstream);
 }

@@ -1,7 +1,8 @@
 // One linear layer of the model: its frozen weight and bias, its LoRA branch in training, frozen side adapters.
 import {
-  biasAdd,
   dropout,
+  linearLoraBackward,
+  linearLoraForward,
   loraBackward,
   loraForward,
   matmulNT,
@@ -43,27 +44,41 @@ function loraInput(g: GraphBuilder, layout: FactorLayout, module: string, x: Ten
   return dropped;
 }
 
+/** Bias of a module [out], where its model has one. */
+function biasOf(g: GraphBuilder, module: string): Tensor | undefined {
+  const projection = module.slice(module.lastIndexOf('.') + 1);
+  return g.config.biases.some((biased) => biased === projection) ? g.weights.vector(`${module}.bias`) : undefined;
+}
+
 /**
- * y = x·Wᵀ + bias + Σ s·(x·Aᵀ)·Bᵀ over the adapters. Returns x·Aᵀ [N, r] of the adapter in training, which the backward
- * pass wants. Without `y` that is all that is computed.
+ * y = x·Wᵀ + bias + Σ s·(x·Aᵀ)·Bᵀ over the adapters + residual. Returns x·Aᵀ [N, r] of the adapter in training, which the
+ * backward pass wants. Without `y` that is all that is computed.
  */
-export function linearForward(g: GraphBuilder, module: string, x: Tensor, y: Tensor | null): Tensor | null {
-  if (y) {
-    g.push(weightNT({ x, w: g.weights.matrix(`${module}.weight`), y }));
-    const projection = module.slice(module.lastIndexOf('.') + 1);
-    if (g.config.biases.some((biased) => biased === projection))
-      g.push(biasAdd({ y, bias: g.weights.vector(`${module}.bias`) }));
-  }
+export function linearForward(
+  g: GraphBuilder,
+  module: string,
+  x: Tensor,
+  y: Tensor | null,
+  residual?: Tensor,
+): Tensor | null {
+  const w = g.weights.matrix(`${module}.weight`);
+  const bias = biasOf(g, module);
+  const added = { ...(bias ? { bias } : {}), ...(residual ? { residual } : {}) };
   let kept: Tensor | null = null;
+  let started = false;
   for (const layout of g.adapters) {
     const branch = branchOf(layout, module);
     if (!branch || (!y && !isTrained(g, layout))) continue;
     const { a, b, rank, scale } = branch;
     const xa = g.temporary(`${module}.xa`, [rowsOf(x), rank]);
     const input = loraInput(g, layout, module, x);
-    g.push(y ? loraForward({ x: input, a, b, y, xa }, { scale }) : matmulNT({ a: input, b: a, c: xa }));
+    if (!y) g.push(matmulNT({ a: input, b: a, c: xa }));
+    else if (started) g.push(loraForward({ x: input, a, b, y, xa }, { scale }));
+    else g.push(linearLoraForward({ x, w, a, b, y, xa, xLora: input }, { scale, ...added }));
+    started = true;
     if (isTrained(g, layout)) kept = xa;
   }
+  if (y && !started) g.push(weightNT({ x, w, y }, added));
   return kept;
 }
 
@@ -82,7 +97,8 @@ export function linearBackward(
     accumulate = false,
   }: { x: Tensor; xa: Tensor | null; dy: Tensor; dx: Tensor | null; accumulate?: boolean },
 ): void {
-  if (dx) g.push(weightNN({ dy, w: g.weights.matrix(`${module}.weight`), dx }, { accumulate }));
+  const w = g.weights.matrix(`${module}.weight`);
+  let started = false;
   for (const layout of g.adapters) {
     const branch = branchOf(layout, module);
     if (!branch) continue;
@@ -96,25 +112,24 @@ export function linearBackward(
     const masked = trained && g.dropout !== null;
     const input = da ? loraInput(g, layout, module, x) : x;
     const dropped = masked && dx ? g.temporary(`${module}.dx`, x.shape) : null;
+    const own = {
+      ...{ dy, x: input, xa: xa ?? dxa, a, b, dxa },
+      ...(da ? { da } : {}),
+      ...(db ? { db } : {}),
+      ...(dx ? { dx } : {}),
+      ...(dropped ? { dxLora: dropped } : {}),
+    };
+    const options = { scale, accumulateFactors: true };
     g.push(
-      loraBackward(
-        {
-          dy,
-          x: input,
-          xa: xa ?? dxa,
-          a,
-          b,
-          dxa,
-          ...(da ? { da } : {}),
-          ...(db ? { db } : {}),
-          ...(dropped ? { dxLora: dropped } : dx ? { dx } : {}),
-        },
-        { scale, accumulateFactors: true },
-      ),
+      started || !dx
+        ? loraBackward(own, options)
+        : linearLoraBackward({ ...own, w }, { ...options, accumulateDx: accumulate }),
     );
+    started = true;
     if (g.dropout && dropped && dx) {
       const { seed, rate } = g.dropout;
       g.push(dropout({ x: dropped, seed, out: dx }, { rate, salt: saltOf(layout, module), accumulate: true }));
     }
   }
+  if (dx && !started) g.push(weightNN({ dy, w, dx }, { accumulate }));
 }

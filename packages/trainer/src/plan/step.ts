@@ -6,8 +6,14 @@ import {
   type AdamwHyper,
   type Arena,
   adamwHyper,
+  chooseVariants,
+  compileCalls,
+  type KernelCall,
+  type MeasuredPeaks,
   type Plan,
+  type PlanProfile,
   PlanRecorder,
+  profilePlans,
   ReadbackRing,
   readTensor,
   ropeTables,
@@ -61,6 +67,8 @@ export class StepGraph {
   readonly #arena: Arena;
   readonly #plans: readonly Plan[];
   readonly #ring: ReadbackRing;
+  /** The measured step that is under way, if one is. */
+  #measuring: Promise<StepOutcome> | null = null;
 
   private constructor(
     model: GpuModel,
@@ -76,7 +84,10 @@ export class StepGraph {
     this.#ring = ring;
   }
 
-  /** Allocates and records. Throws GpuError 'out-of-memory', 'shape' or 'shader', TrainerError 'bad-settings'. */
+  /**
+   * Allocates, compiles at once what is not compiled yet, and records. Throws GpuError 'out-of-memory', 'shape' or
+   * 'shader', TrainerError 'bad-settings'.
+   */
   static async create(
     model: GpuModel,
     matrices: readonly AdaptedMatrix[],
@@ -96,11 +107,14 @@ export class StepGraph {
     const arena = await layout.plan.allocate(gpu);
     const plans: Plan[] = [];
     try {
-      for (const [i, calls] of stepParts(layout).entries()) {
+      const parts: KernelCall[][] = [];
+      for (const calls of stepParts(layout)) parts.push(await chooseVariants(gpu, arena.bind(calls)));
+      await compileCalls(gpu, parts.flat(), options.onCompile);
+      for (const [i, calls] of parts.entries()) {
         const recorder = new PlanRecorder(gpu);
         if (i === 0) for (const ref of layout.cleared) recorder.clear(arena.get(ref));
-        recorder.call(...arena.bind(calls));
-        plans.push(await recorder.finish(options.onCompile));
+        recorder.call(...calls);
+        plans.push(await recorder.finish());
       }
       const { cos, sin } = ropeTables(shape.sequence, config.headSize, {
         theta: config.ropeTheta,
@@ -162,11 +176,40 @@ export class StepGraph {
     this.#write(this.layout.factors.gather('v', state.v));
   }
 
-  /** Cuts a step that takes `milliseconds` into submits of about `target`. */
-  splitFor(milliseconds: number, target: number): void {
+  /** Submits of one step, and of its results' way back. */
+  get submits(): number {
+    return this.#runs().reduce((sum, { plan, times }) => sum + times * plan.submits, 1);
+  }
+
+  /** Milliseconds this thread has spent so far on encoding and submitting. */
+  get encodeMilliseconds(): number {
+    return this.#plans.reduce((sum, plan) => sum + plan.encodeMilliseconds, 0);
+  }
+
+  /**
+   * Whether steps are divided by measured times. The first two are measured, and are slower for it; from then on a step
+   * creates nothing, and steps may overlap.
+   */
+  get isMeasured(): boolean {
+    return this.#plans.every((plan) => plan.isMeasured);
+  }
+
+  /** Divides a step that takes `milliseconds` into submits of about `target`. */
+  splitFor(milliseconds: number, target?: number): void {
     const microBatches = this.layout.shape.batch / this.layout.microBatch;
     const main = this.#plans.length === 1 ? this.#plans[0] : this.#plans[1];
     main?.splitFor(milliseconds / microBatches, target);
+  }
+
+  /** The plans, and how often each runs in a step. */
+  #runs(): { plan: Plan; times: number }[] {
+    const microBatches = this.layout.shape.batch / this.layout.microBatch;
+    return this.#plans.map((plan, i) => ({ plan, times: i === 1 ? microBatches : 1 }));
+  }
+
+  /** Where a step's time goes. What the graph holds is of no use afterwards. Throws GpuError 'device-lost'. */
+  profile(peaks: MeasuredPeaks): Promise<PlanProfile> {
+    return profilePlans(this.#model.gpu, this.#runs(), { peaks });
   }
 
   /** Resolves when another {@link run} may begin without piling up. */
@@ -191,6 +234,18 @@ export class StepGraph {
 
   /** Runs a step on the micro-batches of a batch. Resolves when its result is back. Throws TrainerError 'non-finite'. */
   async run(batches: readonly Batch[], input?: StepInput): Promise<StepOutcome> {
+    // Nothing else may run while a step is measured.
+    while (this.#measuring !== null) await this.#measuring.catch(() => undefined);
+    if (this.isMeasured) return await this.#run(batches, input);
+    this.#measuring = this.#run(batches, input);
+    try {
+      return await this.#measuring;
+    } finally {
+      this.#measuring = null;
+    }
+  }
+
+  async #run(batches: readonly Batch[], input?: StepInput): Promise<StepOutcome> {
     const { shape, microBatch, tensors, factors } = this.layout;
     if (batches.length !== shape.batch / microBatch) {
       throw new TrainerError(
@@ -204,12 +259,17 @@ export class StepGraph {
     );
     if (tensors.hyper && input) this.#write(new Map([[tensors.hyper, adamwHyper(input)]]));
     const [first, micro, update] = this.#plans;
-    if (micro) first?.run();
-    for (const [i, batch] of batches.entries()) {
-      this.#load(batch, 1 / targets, Uint32Array.of(input?.dropoutSeed ?? 0, i));
-      (micro ?? first)?.run();
+    const order = [
+      ...(micro ? [{ plan: first, batch: null }] : []),
+      ...batches.map((batch) => ({ plan: micro ?? first, batch })),
+      { plan: update, batch: null },
+    ];
+    for (const { plan, batch } of order) {
+      if (batch) this.#load(batch, 1 / targets, Uint32Array.of(input?.dropoutSeed ?? 0, batches.indexOf(batch)));
+      // Waiting, even for nothing, would let the next step's batch in between.
+      if (plan?.isMeasured) plan.run();
+      else if (plan) await plan.runMeasured();
     }
-    update?.run();
     const report = await this.#ring.push(this.#arena.get(tensors.report));
     const loss = (report[0] ?? Number.NaN) / targets;
     if (!Number.isFinite(loss) || (factors.trained.length > 0 && report[REPORT_NORM_AT + 1] !== 0)) {

@@ -90,6 +90,7 @@ export class TestTrainer implements Trainer {
     this.jobs.push(job);
     const { steps } = job.training;
     let done = 0;
+    for (const compiled of [1, 2]) control.onCompile?.(compiled, 2);
     while (done < steps) {
       if (done > 0 && control.finishEarly()) break;
       await control.whenRunning();

@@ -1,5 +1,5 @@
 // Dispatch of kernels without workgroup memory: one invocation a query or a head, or a few elements each.
-import { foldWorkgroups } from '../runtime/plan.ts';
+import { foldWorkgroups } from '../runtime/call.ts';
 
 /** Invocations of a workgroup in every shader dispatched here. */
 const INVOCATIONS = 64;

@@ -3,8 +3,8 @@
 // give the bytes of the plain dispatch. Norms and attention, which spend a workgroup on few elements, are also run large.
 import { beforeAll, describe, expect, it } from 'vitest';
 import { at } from '../reference/index.ts';
+import type { KernelCall } from '../runtime/call.ts';
 import type { Gpu } from '../runtime/device.ts';
-import type { KernelCall } from '../runtime/plan.ts';
 import type { Tensor } from '../runtime/tensor.ts';
 import { openTestGpu, randomNumbers, runKernel, type TensorInput } from '../testing/index.ts';
 import { weightOf } from '../weights/weight-matrix.ts';
@@ -18,7 +18,8 @@ import { dropout } from './dropout/dropout.ts';
 import { embeddingForward } from './embedding/embedding.ts';
 import { matmulNN, matmulNT, matmulTN } from './matmul/matmul.ts';
 import { rmsNormBackward, rmsNormForward } from './rms-norm/rms-norm.ts';
-import { ropeBackward, ropeForward } from './rope/rope.ts';
+import { rmsNormRopeBackward, rmsNormRopeForward } from './rms-norm-rope/rms-norm-rope.ts';
+import { ropeBackward, ropeForward, ropeQueryKeyForward } from './rope/rope.ts';
 import { swigluBackward, swigluForward } from './swiglu/swiglu.ts';
 
 const random = randomNumbers(11);
@@ -101,14 +102,16 @@ describe('folded dispatches', () => {
 
   same('bias', { y: changed(floats(N, D)), bias: floats(D) }, biasAdd);
   same('copy-rows', { x: floats(N, D), rows: integers([N], (i) => N - 1 - i), out: written(N, D) }, copyRows);
-  same(
-    'cross-entropy',
-    {
-      ...{ logits: changed(floats(N, D)), labels: constant(random.integers(N, D)), lossRows: written(N) },
-      normaliser: constant(Float32Array.of(0.5)),
-    },
-    crossEntropy,
-  );
+  for (const lanes of ['one', 'many'] as const) {
+    same(
+      `cross-entropy, ${lanes} a row`,
+      {
+        ...{ logits: changed(floats(N, D)), labels: constant(random.integers(N, D)), lossRows: written(N) },
+        normaliser: constant(Float32Array.of(0.5)),
+      },
+      (tensors) => crossEntropy(tensors, { lanes }),
+    );
+  }
   same('dropout', { x: floats(COUNT), seed: integers([2], (i) => i), out: written(COUNT) }, (tensors) =>
     dropout(tensors, { rate: 0.3, salt: 1, accumulate: false }),
   );
@@ -128,12 +131,16 @@ describe('folded dispatches', () => {
   }
 
   const normed = { x: floats(N, D), weight: floats(D) };
-  same('rms-norm, forward', { ...normed, y: written(N, D), rstd: written(N) }, (tensors) =>
-    rmsNormForward(tensors, { eps: 1e-5 }),
-  );
-  same('rms-norm, backward', { ...normed, rstd: floats(N), dy: floats(N, D), dx: written(N, D) }, (tensors) =>
-    rmsNormBackward(tensors, { accumulate: false }),
-  );
+  for (const lanes of ['one', 'many'] as const) {
+    same(`rms-norm, forward, ${lanes} a row`, { ...normed, y: written(N, D), rstd: written(N) }, (tensors) =>
+      rmsNormForward(tensors, { eps: 1e-5, lanes }),
+    );
+    same(
+      `rms-norm, backward, ${lanes} a row`,
+      { ...normed, rstd: floats(N), dy: floats(N, D), dx: written(N, D) },
+      (tensors) => rmsNormBackward(tensors, { accumulate: false, lanes }),
+    );
+  }
 
   const turned = {
     ...{ x: changed(floats(N, D)), positions: integers([N], (row) => N - 1 - row) },
@@ -144,6 +151,23 @@ describe('folded dispatches', () => {
     ['backward', ropeBackward],
   ] as const) {
     same(`rope, ${direction}`, turned, (tensors) => kernel(tensors, { heads: 4, headSize: D / 4 }));
+  }
+
+  const { x: turnedX, ...angles } = turned;
+  same('rope, queries and keys', { q: turnedX, k: changed(floats(N, D / 2)), ...angles }, (tensors) =>
+    ropeQueryKeyForward(tensors, { heads: 4, kvHeads: 2, headSize: D / 4 }),
+  );
+  const perHead = { x: floats(N, D), weight: floats(D / 4), ...angles };
+  for (const lanes of ['one', 'many'] as const) {
+    const sizes = { heads: 4, headSize: D / 4, lanes };
+    same(`rms-norm-rope, forward, ${lanes} a head`, { ...perHead, rstd: written(4 * N), y: written(N, D) }, (tensors) =>
+      rmsNormRopeForward(tensors, { ...sizes, eps: 1e-5 }),
+    );
+    same(
+      `rms-norm-rope, backward, ${lanes} a head`,
+      { ...perHead, rstd: floats(4 * N), dy: changed(floats(N, D)) },
+      (tensors) => rmsNormRopeBackward(tensors, sizes),
+    );
   }
 
   const gated = { gate: floats(COUNT), up: floats(COUNT) };
@@ -176,7 +200,7 @@ describe('folded dispatches', () => {
   });
 
   it('reach every row beyond 65,535 workgroups of norms, as queries and keys have with many heads', async () => {
-    const [rows, width, period] = [4 * 65_537 + 1, 3, 7];
+    const [rows, width, period] = [8 * 65_537 + 1, 3, 7];
     const pattern = random.floats(period * width);
     const x = Float32Array.from({ length: rows * width }, (_, i) => at(pattern, i % pattern.length));
     const weight = floats(width);

@@ -3,10 +3,11 @@
 // to the last, and those whose lives do not overlap get the same bytes. Everything is packed into slabs no larger than
 // what one binding may cover. Kernels bind every tensor as read-write storage, because WebGPU forbids one buffer to be
 // both read-only and writable in a dispatch, and tensors of one dispatch may share a slab.
+
+import type { KernelCall } from './call.ts';
 import type { Gpu } from './device.ts';
 import { GpuError } from './errors.ts';
 import { alignBytes, type Life, type Packable, type Placed, packByLife } from './packing.ts';
-import type { KernelCall } from './plan.ts';
 import { type ElementType, elementsOf, type Tensor } from './tensor.ts';
 
 /** The default limit of a storage binding, and so of a slab: 128 MiB. */

@@ -26,6 +26,8 @@ export interface Gpu {
   readonly adapter: AdapterSummary;
   readonly limits: GPUSupportedLimits;
   readonly features: ReadonlySet<string>;
+  /** Sizes a subgroup may have on this adapter; null where subgroups are not in use. */
+  readonly subgroups: { readonly smallest: number; readonly largest: number } | null;
   readonly counters: GpuCounters;
   /** Resolves with a 'device-lost' error when the device goes away for any reason but destroy(). */
   readonly lost: Promise<GpuError>;
@@ -49,14 +51,23 @@ function summarise(info: GPUAdapterInfo): AdapterSummary {
 /** The limits worth more than the default where the adapter has more; everything else stays portable. */
 const RAISED_LIMITS = ['maxBufferSize', 'maxStorageBufferBindingSize'] as const;
 
+/** Features used only where they are offered: they time kernels and make them faster, and nothing needs them. */
+const OPTIONAL_FEATURES: readonly GPUFeatureName[] = ['timestamp-query', 'shader-f16', 'subgroups'];
+
+export interface OpenOptions {
+  /** 'default' asks for no more than every WebGPU device has, as a test of portability. */
+  readonly limits?: 'maximum' | 'default';
+  /** 'none' leaves out what is only used where offered, as a test of portability. */
+  readonly features?: 'offered' | 'none';
+}
+
 /**
- * Opens a device on the default adapter. Features used only where offered: `timestamp-query`.
+ * Opens a device on the default adapter. Features used only where offered: `timestamp-query`, `shader-f16`, `subgroups`.
  * Throws GpuError 'no-webgpu', 'insecure-context' or 'no-adapter'.
  *
  * @param gpu `navigator.gpu`, or Dawn's from `@weft/wgsl-kernels/node`
- * @param options `limits: 'default'` asks for no more than every WebGPU device has, as a test of portability
  */
-export async function openGpu(gpu: GPU | undefined, options: { limits?: 'maximum' | 'default' } = {}): Promise<Gpu> {
+export async function openGpu(gpu: GPU | undefined, options: OpenOptions = {}): Promise<Gpu> {
   if (!gpu) {
     if (globalThis.isSecureContext === false) {
       throw new GpuError(
@@ -76,13 +87,16 @@ export async function openGpu(gpu: GPU | undefined, options: { limits?: 'maximum
       'WebGPU found no GPU adapter. Update the graphics driver, or turn hardware acceleration on in the browser’s settings.',
     );
   }
-  const limits = options.limits ?? 'maximum';
+  const { limits = 'maximum', features = 'offered' } = options;
   const requiredLimits: Record<string, number> = {};
   if (limits === 'maximum') for (const name of RAISED_LIMITS) requiredLimits[name] = adapter.limits[name];
-  const requiredFeatures: GPUFeatureName[] = adapter.features.has('timestamp-query') ? ['timestamp-query'] : [];
+  const requiredFeatures = OPTIONAL_FEATURES.filter((name) => features === 'offered' && adapter.features.has(name));
   const summary = summarise(adapter.info);
+  // The range of the standard, where a browser does not tell the adapter's own.
+  const { subgroupMinSize: smallest = 4, subgroupMaxSize: largest = 128 } = adapter.info;
+  const subgroups = requiredFeatures.includes('subgroups') ? { smallest, largest } : null;
   try {
-    return wrapDevice(await adapter.requestDevice({ requiredLimits, requiredFeatures }), summary);
+    return wrapDevice(await adapter.requestDevice({ requiredLimits, requiredFeatures }), summary, subgroups);
   } catch (cause) {
     throw new GpuError(
       'no-adapter',
@@ -92,7 +106,7 @@ export async function openGpu(gpu: GPU | undefined, options: { limits?: 'maximum
   }
 }
 
-function wrapDevice(device: GPUDevice, adapter: AdapterSummary): Gpu {
+function wrapDevice(device: GPUDevice, adapter: AdapterSummary, subgroups: Gpu['subgroups']): Gpu {
   const counters: GpuCounters = {
     buffersCreated: 0,
     bufferBytes: 0,
@@ -118,6 +132,7 @@ function wrapDevice(device: GPUDevice, adapter: AdapterSummary): Gpu {
     adapter,
     limits: device.limits,
     features: device.features as ReadonlySet<string>,
+    subgroups,
     counters,
     lost,
     isLost: () => gone,

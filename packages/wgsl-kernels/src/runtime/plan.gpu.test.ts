@@ -2,9 +2,10 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { add } from '../kernels/add/add.ts';
 import { openTestGpu } from '../testing/index.ts';
 import { type Arena, ArenaPlan } from './arena.ts';
+import { foldWorkgroups, type KernelCall } from './call.ts';
 import type { Gpu } from './device.ts';
-import { foldWorkgroups, type KernelCall, PlanRecorder, uniformBytes } from './plan.ts';
-import { layOutParams, type ShaderSource } from './shader.ts';
+import { PlanRecorder, uniformBytes } from './plan.ts';
+import { layOutParams, paramOffset, type ShaderSource } from './shader.ts';
 import type { Tensor } from './tensor.ts';
 
 /** x += 1 everywhere, folded as every element-wise kernel is; `broken` leaves a word out of it. */
@@ -23,6 +24,28 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
 `,
 });
 
+/** The same where workgroups may be cut into several dispatches, and each may be given more to do. */
+const cuttable: ShaderSource = {
+  name: 'counting-cuttable',
+  code: `struct Params { count: u32, loops: u32, firstGroup: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read_write> x: array<f32>;
+@compute @workgroup_size(1)
+fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u) {
+  let i = params.firstGroup + wg.y * groups.x + wg.x;
+  if (i >= params.count) {
+    return;
+  }
+  var state = i;
+  for (var k = 0u; k < params.loops; k++) {
+    state = state * 1664525u + 1013904223u;
+  }
+  // True of one state in 2³², which none of these numbers of loops ends in often; the compiler cannot know.
+  x[i] += f32(STEP) + select(0.0, 1.0, state == 0xffffffffu);
+}
+`,
+};
+
 describe('plan', () => {
   let gpu: Gpu;
   beforeAll(async () => {
@@ -37,16 +60,17 @@ describe('plan', () => {
     return { arena, all: refs.map((ref) => arena.get(ref)) };
   }
 
-  function count(x: Tensor, shader = counting(), step = 1): KernelCall {
+  function count(x: Tensor, shader = counting(), step = 1, loops = 1): KernelCall {
     return {
       name: 'count',
       shader,
       entryPoint: 'main',
       constants: { STEP: step },
       bindings: [x],
-      uniforms: layOutParams(shader, { count: x.elements }),
+      uniforms: layOutParams(shader, shader === cuttable ? { count: x.elements, loops } : { count: x.elements }),
+      ...(shader === cuttable ? { firstGroup: paramOffset(shader, 'firstGroup') } : {}),
       workgroups: foldWorkgroups(x.elements),
-      flops: x.elements,
+      flops: x.elements * loops,
       bytes: 2 * x.bytes,
     };
   }
@@ -113,6 +137,106 @@ describe('plan', () => {
     arena.destroy();
   });
 
+  it('cuts by what calls cost while nothing was measured, and not by their number', async () => {
+    const { arena, all } = await tensors(64);
+    const [x] = all as [Tensor];
+    const recorder = new PlanRecorder(gpu);
+    for (let i = 0; i < 9; i += 1) recorder.call({ ...count(x), flops: i === 0 ? 1e10 : 1 });
+    const plan = await recorder.finish();
+    plan.splitFor(200);
+    expect(plan.submits).toBe(2);
+    const parts = [0, 1].map((part) => plan.encodePart(part).dispatches);
+    expect(parts).toEqual([1, 8]);
+    plan.destroy();
+    arena.destroy();
+  });
+
+  it.each([[96], [65_537]])('cuts calls of %i workgroups into pieces that do the same', async (size) => {
+    const { arena, all } = await tensors(size, size);
+    const [x, other] = all as [Tensor, Tensor];
+    const recorder = new PlanRecorder(gpu);
+    recorder.clear(x);
+    recorder.clear(other);
+    recorder.call(count(x, cuttable), count(other), count(x, cuttable));
+    const before = gpu.counters.bufferBytes;
+    const plan = await recorder.finish();
+    expect(gpu.counters.bufferBytes - before).toBe(uniformBytes(plan.calls));
+    expect(plan.dispatches).toBe(3);
+    expect([plan.isMeasured, plan.callMilliseconds(0)]).toEqual([false, null]);
+    // No device is so fast that its calls need not be cut at this pace.
+    const pace = { dispatch: 1e-6, submit: 1e-3 };
+    const bytes: Float32Array[] = [];
+    for (let i = 0; i < 2; i += 1) {
+      await plan.runMeasured(pace);
+      bytes.push(await arena.read(x), await arena.read(other));
+    }
+    expect(plan.isMeasured).toBe(true);
+    expect(plan.dispatches).toBeGreaterThan(3);
+    expect(plan.dispatches).toBeLessThanOrEqual(3 + 64);
+    expect(plan.submits).toBe(plan.dispatches);
+    expect(plan.callMilliseconds(0)).toBe(plan.callMilliseconds(2));
+    const created = { ...gpu.counters };
+    plan.run();
+    expect(gpu.counters).toEqual({
+      ...created,
+      submits: created.submits + plan.submits,
+      dispatches: created.dispatches + plan.dispatches,
+    });
+    bytes.push(await arena.read(x), await arena.read(other));
+    for (const [i, content] of bytes.entries()) expect(new Set(content)).toEqual(new Set([i % 2 === 0 ? 2 : 1]));
+    plan.splitFor(0);
+    plan.run();
+    expect(new Set(await arena.read(x))).toEqual(new Set([2]));
+    expect(plan.submits).toBe(1);
+    plan.destroy();
+    expect(gpu.counters.bufferBytes).toBe(before);
+    arena.destroy();
+  });
+
+  it('cuts a call that takes long, and no other', async () => {
+    const { arena, all } = await tensors(64);
+    const [x] = all as [Tensor];
+    // As many loops as make a run of 64 workgroups long enough to be told from a short one, and no longer.
+    const calls = async (loops: number) => {
+      const recorder = new PlanRecorder(gpu);
+      recorder.call(count(x, cuttable, 1, loops), count(x, cuttable));
+      return await recorder.finish();
+    };
+    let [loops, long] = [1, 0];
+    for (; long < 10 && loops < 2 ** 28; loops *= 4) {
+      const plan = await calls(loops * 4);
+      await plan.runMeasured();
+      await plan.runMeasured();
+      long = plan.callMilliseconds(0) ?? 0;
+      plan.destroy();
+    }
+    const plan = await calls(loops);
+    for (let i = 0; i < 2; i += 1) await plan.runMeasured({ dispatch: long / 4, submit: long / 2 });
+    const pieces = plan.dispatches - 1;
+    expect(pieces).toBeGreaterThanOrEqual(3);
+    expect(pieces).toBeLessThanOrEqual(8);
+    expect(plan.submits).toBeGreaterThanOrEqual(2);
+    expect(plan.submits).toBeLessThanOrEqual(4);
+    plan.destroy();
+    arena.destroy();
+  });
+
+  it('cuts only what is folded into x and y', async () => {
+    const { arena, all } = await tensors(8);
+    const [x] = all as [Tensor];
+    const recorder = new PlanRecorder(gpu);
+    recorder.call({ ...count(x, cuttable), workgroups: [2, 2, 2] });
+    await expect(recorder.finish()).rejects.toMatchObject({ name: 'GpuError', code: 'validation' });
+    arena.destroy();
+  });
+
+  it('names a device that is lost while it is measured', async () => {
+    const own = await openTestGpu({ limits: 'default' });
+    const plan = await new PlanRecorder(own).finish();
+    own.destroy();
+    await expect(plan.runMeasured()).rejects.toMatchObject({ name: 'GpuError', code: 'device-lost' });
+  });
+
   it('counts the bytes of its uniforms', async () => {
     const { arena, all } = await tensors(10);
     const [x] = all as [Tensor];
@@ -156,6 +280,7 @@ describe('plan', () => {
     const failure = recorder.finish();
     await expect(failure).rejects.toMatchObject({ name: 'GpuError', code: 'shader' });
     await expect(failure).rejects.toThrow(/^broken \(main\) does not compile: line 8: .*nonsense/);
+    expect(() => paramOffset(cuttable, 'nothing')).toThrow('has no field nothing');
     expect(() => layOutParams({ name: 'bare', code: 'fn main() {}' }, {})).toThrow(
       'bare declares no uniform named params.',
     );

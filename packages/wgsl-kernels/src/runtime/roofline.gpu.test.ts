@@ -10,11 +10,28 @@ beforeAll(async () => {
 afterAll(() => gpu.destroy());
 
 it('measures peaks that a device can have, and leaves nothing behind', async () => {
-  const { gflops, gigabytes } = await measurePeaks(gpu);
+  const { gflops, f16Gflops, gigabytes, gigaexps, sweep } = await measurePeaks(gpu);
   // From the slowest software adapter to ten of the fastest GPUs.
   expect(gflops).toBeGreaterThan(0.1);
   expect(gflops).toBeLessThan(1e6);
   expect(gigabytes).toBeGreaterThan(0.01);
   expect(gigabytes).toBeLessThan(1e5);
+  // An exponential takes several operations on any device.
+  expect(gigaexps).toBeGreaterThan(1e-3);
+  expect(gigaexps).toBeLessThan(gflops);
+  expect(f16Gflops !== null).toBe(gpu.features.has('shader-f16'));
+  const best = (measure: string) =>
+    Math.max(...sweep.filter((each) => each.measure === measure).map(({ rate }) => rate));
+  expect([best('f32'), best('copy'), best('exp')]).toEqual([gflops, gigabytes, gigaexps]);
+  expect(sweep.every(({ rate }) => rate > 0)).toBe(true);
+  expect(new Set(sweep.map(({ measure, variant }) => `${measure} ${variant}`)).size).toBe(sweep.length);
   expect(gpu.counters.bufferBytes).toBe(0);
+});
+
+it('measures without optional features', async () => {
+  const plain = await openTestGpu({ features: 'none' });
+  expect(plain.subgroups).toBe(null);
+  expect([...plain.features].filter((name) => name !== 'core-features-and-limits')).toEqual([]);
+  expect((await measurePeaks(plain)).f16Gflops).toBe(null);
+  plain.destroy();
 });

@@ -1,5 +1,5 @@
 // Shaders and their pipelines: compiled once per device, in parallel, and kept.
-import { makeShaderDataDefinitions, makeStructuredView } from 'webgpu-utils';
+import { makeShaderDataDefinitions, makeStructuredView, type StructDefinition } from 'webgpu-utils';
 import type { Gpu } from './device.ts';
 import { GpuError } from './errors.ts';
 
@@ -7,7 +7,18 @@ import { GpuError } from './errors.ts';
 export interface ShaderSource {
   readonly name: string;
   readonly code: string;
+  /** Extensions that the text needs, which stand before everything else: `enable f16;`. */
+  readonly enables?: readonly Extension[];
 }
+
+/** WGSL's name of an optional feature. */
+export type Extension = 'f16' | 'subgroups';
+
+const FEATURES: Readonly<Record<Extension, GPUFeatureName>> = { f16: 'shader-f16', subgroups: 'subgroups' };
+
+/** Whether this device has everything the shader needs. */
+export const canRun = (gpu: Gpu, { enables = [] }: ShaderSource): boolean =>
+  enables.every((extension) => gpu.features.has(FEATURES[extension]));
 
 export interface PipelineKey {
   readonly shader: ShaderSource;
@@ -27,6 +38,21 @@ function provideShaderStages(): void {
  * there is no such uniform.
  */
 export function layOutParams(shader: ShaderSource, values: Record<string, number>): ArrayBuffer {
+  const view = makeStructuredView(paramsOf(shader));
+  view.set(values);
+  return view.arrayBuffer;
+}
+
+/** Byte offset of a field of the shader's uniform `params`. Throws GpuError 'shader' when there is none. */
+export function paramOffset(shader: ShaderSource, name: string): number {
+  // A uniform named params is a struct in every shader here; of anything else the fields are missing.
+  const { fields } = paramsOf(shader).typeDefinition as Partial<StructDefinition>;
+  const field = fields?.[name];
+  if (!field) throw new GpuError('shader', `The uniform params of ${shader.name} has no field ${name}.`);
+  return field.offset;
+}
+
+function paramsOf(shader: ShaderSource) {
   let parsed = definitions.get(shader);
   if (!parsed) {
     // webgpu-utils reads declarations only; constants given by us stand for nothing in the layout.
@@ -36,9 +62,7 @@ export function layOutParams(shader: ShaderSource, values: Record<string, number
   }
   const uniform = parsed.uniforms.params;
   if (!uniform) throw new GpuError('shader', `${shader.name} declares no uniform named params.`);
-  const view = makeStructuredView(uniform);
-  view.set(values);
-  return view.arrayBuffer;
+  return uniform;
 }
 
 const pipelines = new WeakMap<GPUDevice, Map<string, Promise<GPUComputePipeline>>>();
@@ -58,12 +82,46 @@ export function pipelineFor(gpu: Gpu, key: PipelineKey): Promise<GPUComputePipel
   return compiled;
 }
 
+/**
+ * The pipelines of these keys, in their order, compiled at once, with a count of the distinct ones that are there. Rejects
+ * as {@link pipelineFor} does.
+ */
+export async function compileAll(
+  gpu: Gpu,
+  keys: readonly PipelineKey[],
+  onProgress?: (done: number, total: number) => void,
+): Promise<GPUComputePipeline[]> {
+  const pipelines = keys.map((key) => pipelineFor(gpu, key));
+  const distinct = [...new Set(pipelines)];
+  let done = 0;
+  await Promise.all(
+    distinct.map(async (pipeline) => {
+      await pipeline;
+      done += 1;
+      onProgress?.(done, distinct.length);
+    }),
+  );
+  return await Promise.all(pipelines);
+}
+
+/** What is put before a shader's own text. */
+const linesBefore = ({ shader, constants }: PipelineKey): string[] => [
+  ...(shader.enables ?? []).map((extension) => `enable ${extension};\n`),
+  ...Object.entries(constants).map(([name, value]) => `const ${name}: u32 = ${value}u;\n`),
+];
+
 async function compile(
   gpu: Gpu,
   { shader, entryPoint, constants }: PipelineKey,
   label: string,
 ): Promise<GPUComputePipeline> {
-  const prefix = Object.entries(constants).map(([name, value]) => `const ${name}: u32 = ${value}u;\n`);
+  if (!canRun(gpu, shader)) {
+    throw new GpuError(
+      'shader',
+      `${shader.name} needs ${shader.enables?.join(' and ')}, which this device does not have.`,
+    );
+  }
+  const prefix = linesBefore({ shader, entryPoint, constants });
   gpu.device.pushErrorScope('validation');
   const module = gpu.device.createShaderModule({ label, code: prefix.join('') + shader.code });
   const scope = gpu.device.popErrorScope();
@@ -90,8 +148,9 @@ async function compile(
 }
 
 /** Text and line of every warning the compiler has for this shader. */
-export async function shaderWarnings(gpu: Gpu, { shader, constants }: PipelineKey): Promise<string[]> {
-  const prefix = Object.entries(constants).map(([name, value]) => `const ${name}: u32 = ${value}u;\n`);
+export async function shaderWarnings(gpu: Gpu, key: PipelineKey): Promise<string[]> {
+  const { shader } = key;
+  const prefix = linesBefore(key);
   const module = gpu.device.createShaderModule({ label: shader.name, code: prefix.join('') + shader.code });
   const { messages } = await module.getCompilationInfo();
   return messages

@@ -1,13 +1,14 @@
 // What GPU tests share. They run twice, in Node through Dawn and in Chromium, from one set of files.
-import { type Gpu, openGpu } from '../runtime/device.ts';
+import { type Gpu, type OpenOptions, openGpu } from '../runtime/device.ts';
 
 const inNode = typeof process !== 'undefined' && typeof process.versions?.node === 'string';
 
 /** The test machine's GPU: Dawn's in Node, the browser's in Chromium. At the limits every WebGPU device has, unless asked. */
-export async function openTestGpu({ limits = 'default' }: { limits?: 'maximum' | 'default' } = {}): Promise<Gpu> {
-  if (!inNode) return await openGpu(navigator.gpu, { limits });
+export async function openTestGpu(options: OpenOptions = {}): Promise<Gpu> {
+  const asked: OpenOptions = { limits: 'default', ...options };
+  if (!inNode) return await openGpu(navigator.gpu, asked);
   const { nodeGpu } = await import('../node.ts');
-  return await openGpu(nodeGpu(), { limits });
+  return await openGpu(nodeGpu(), asked);
 }
 
 /** A file of the repository, by its path from the root, such as `assets/models/stories260K/golden.json`. */

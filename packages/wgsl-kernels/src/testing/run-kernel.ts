@@ -1,8 +1,9 @@
 // Runs kernel calls on fresh tensors for a test. All tensors of a run share one buffer, as they do in an arena, with guard
 // bands between them. Every run happens twice from the same start and must give the same bytes.
 import type { TypedArray } from '../runtime/arena.ts';
+import type { KernelCall } from '../runtime/call.ts';
 import type { Gpu } from '../runtime/device.ts';
-import { type KernelCall, PlanRecorder } from '../runtime/plan.ts';
+import { PlanRecorder } from '../runtime/plan.ts';
 import { BINDING_ALIGNMENT, type ElementType, elementsOf, type Tensor } from '../runtime/tensor.ts';
 
 /** A tensor of a run. Without `data` it starts as NaN everywhere, so that an element nobody writes is found out. */

@@ -1,9 +1,9 @@
 // Frozen weights for kernel tests: encoded, cut into parts, and put among the tensors of a run.
 import { at } from '../reference/numbers.ts';
 import { ArenaPlan } from '../runtime/arena.ts';
+import type { KernelCall } from '../runtime/call.ts';
 import type { Gpu } from '../runtime/device.ts';
 import { GpuError } from '../runtime/errors.ts';
-import type { KernelCall } from '../runtime/plan.ts';
 import type { Tensor } from '../runtime/tensor.ts';
 import { decodeWeightRows, encodeWeightRows, type WeightType } from '../weights/encode.ts';
 import { bindWeight, planWeight, type WeightMatrix, type WeightRefs } from '../weights/weight-matrix.ts';

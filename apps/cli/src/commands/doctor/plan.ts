@@ -39,12 +39,20 @@ export interface ModelPlan {
   readonly tried: boolean;
 }
 
+/** Rows and tokens of a step as asked for. */
+export function shapeOf({ maxPositions }: ModelConfig, options: PlanOptions): StepShape {
+  return { batch: options.batch ?? BATCH, sequence: options.seq ?? Math.min(SEQUENCE, maxPositions) };
+}
+
+/** How a step is to be computed, and within which budget, as asked for. */
+export const wayOf = (options: PlanOptions, { batch }: StepShape) => stepLimits(options, batch);
+
 function questionOf(config: ModelConfig, options: PlanOptions): RankQuestion & { budget: number } {
-  const { batch = BATCH, seq = Math.min(SEQUENCE, config.maxPositions) } = options;
-  const { budget, ...way } = stepLimits(options, batch);
+  const shape = shapeOf(config, options);
+  const { budget, ...way } = wayOf(options, shape);
   // No matrix of the model has a higher rank than its hidden size.
   const ranks = options.rank ?? RANKS.filter((rank) => rank <= config.hiddenSize);
-  return { ranks, alphaPerRank: 2, targets: PROJECTIONS, shape: { batch, sequence: seq }, way, budget };
+  return { ranks, alphaPerRank: 2, targets: PROJECTIONS, shape, way, budget };
 }
 
 type Planned = ReturnType<typeof plannedMemory>[number];

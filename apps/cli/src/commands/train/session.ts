@@ -35,7 +35,7 @@ export interface StepRequest {
 }
 
 /** Throws CommandError 'no-room' saying what the smallest way would need. */
-async function fittingGraph(
+export async function fittingGraph(
   model: GpuModel,
   matrices: readonly AdaptedMatrix[],
   shape: StepShape,

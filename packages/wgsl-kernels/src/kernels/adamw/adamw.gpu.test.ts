@@ -77,7 +77,7 @@ describe('adamw', () => {
     v: new Float32Array(count),
   });
 
-  it.each([[1], [63], [65], [1009]])('ten steps of %i parameters', async (count) => {
+  it.each([[1], [63], [65], [1009], [1028]])('ten steps of %i parameters', async (count) => {
     const random = randomNumbers(count + 1);
     let state = fresh(count);
     for (let number = 1; number <= 10; number += 1) {

@@ -1,11 +1,11 @@
 // One AdamW step over a flat tensor of parameters.
-import type { KernelCall } from '../../runtime/plan.ts';
-import { layOutParams, type ShaderSource } from '../../runtime/shader.ts';
+import type { KernelCall } from '../../runtime/call.ts';
+import { layOutParams } from '../../runtime/shader.ts';
 import { expectShape, type Tensor } from '../../runtime/tensor.ts';
-import { elementwiseWorkgroups } from '../elementwise.ts';
+import { vectorShaders, vectorSize, vectorWorkgroups } from '../shared/vector.ts';
 import code from './adamw.wgsl?raw';
 
-export const adamwShader: ShaderSource = { name: 'adamw', code };
+export const adamwShaders = vectorShaders('adamw', code);
 
 /** Elements of the `hyper` tensor. */
 export const ADAMW_HYPER_SIZE = 10;
@@ -69,14 +69,17 @@ export function adamw({ param, grad, m, v, hyper, norm }: AdamwTensors): KernelC
   for (const [name, tensor] of Object.entries({ grad, m, v })) expectShape('adamw', name, tensor, param.shape);
   expectShape('adamw', 'hyper', hyper, [ADAMW_HYPER_SIZE]);
   expectShape('adamw', 'norm', norm, [2]);
+  const size = vectorSize(param.elements);
+  const shader = adamwShaders[size];
+  const count = param.elements / size;
   return [
     {
       name: 'adamw',
-      shader: adamwShader,
+      shader,
       entryPoint: 'main',
       bindings: [param, grad, m, v, hyper, norm],
-      uniforms: layOutParams(adamwShader, { count: param.elements }),
-      workgroups: elementwiseWorkgroups(param.elements),
+      uniforms: layOutParams(shader, { count }),
+      workgroups: vectorWorkgroups(count),
       flops: 14 * param.elements,
       bytes: 7 * param.bytes,
     },

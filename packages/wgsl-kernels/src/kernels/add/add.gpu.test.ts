@@ -11,18 +11,21 @@ describe('add', () => {
     return () => gpu.destroy();
   });
 
-  it.each([[1], [63], [65], [511], [513], [4099]])('adds %i elements as float32 does', async (count) => {
-    const random = randomNumbers(count);
-    const x = random.floats(count);
-    const y = random.floats(count, 100);
-    const { out } = await runKernel(
-      gpu,
-      { x: { shape: [count], data: x }, y: { shape: [count], data: y }, out: { shape: [count], written: true } },
-      add,
-    );
-    // One correctly rounded addition: nothing is left to a tolerance.
-    expect(out).toEqual(x.map((value, i) => value + at(y, i)));
-  });
+  it.each([[1], [63], [65], [255], [257], [1028], [4092], [4099]])(
+    'adds %i elements as float32 does',
+    async (count) => {
+      const random = randomNumbers(count);
+      const x = random.floats(count);
+      const y = random.floats(count, 100);
+      const { out } = await runKernel(
+        gpu,
+        { x: { shape: [count], data: x }, y: { shape: [count], data: y }, out: { shape: [count], written: true } },
+        add,
+      );
+      // One correctly rounded addition: nothing is left to a tolerance.
+      expect(out).toEqual(x.map((value, i) => value + at(y, i)));
+    },
+  );
 
   it('refuses different shapes', async () => {
     const inputs = {

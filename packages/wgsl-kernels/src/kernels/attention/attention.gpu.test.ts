@@ -14,8 +14,16 @@ import {
   visible,
 } from '../../reference/index.ts';
 import type { Gpu } from '../../runtime/device.ts';
+import type { KernelCall } from '../../runtime/plan.ts';
+import { canRun } from '../../runtime/shader.ts';
 import { EPSILON, expectWithin, openTestGpu, randomNumbers, runKernel } from '../../testing/index.ts';
-import { attentionBackward, attentionForward } from './attention.ts';
+import {
+  type AttentionVariantName,
+  attentionBackward,
+  attentionForward,
+  attentionShaders,
+  attentionVariants,
+} from './attention.ts';
 
 interface TestShape extends AttentionShape {
   /** [Nk, 2]: first and last row of q that sees each key, without the window. */
@@ -23,6 +31,8 @@ interface TestShape extends AttentionShape {
   readonly spans: Uint32Array;
   /** Rows of q, and of k and v. */
   readonly rows: number;
+  /** What the device chooses when left out. */
+  readonly variant?: AttentionVariantName;
 }
 
 /** Causal attention within examples of these lengths, laid end to end: a batch, packed rows, or single rows of padding. */
@@ -49,22 +59,28 @@ function shapeOf(
   };
 }
 
-// Few head sizes, since each is a pipeline of its own: one part, odd ones, those of real models, written out and not; grouped
-// heads 1 to 8, one position, more queries than a workgroup, examples of unequal length, windows of every kind.
+// Few head sizes, since each has pipelines of its own: one part, odd ones, those of real models, more parts than invocations
+// of a workgroup; grouped heads 1 to 8, one position, more queries than a tile and than a workgroup, examples of unequal
+// length, windows of every kind.
 const shapes: TestShape[] = [
   shapeOf([1], { heads: 1, kvHeads: 1, headSize: 1 }),
   shapeOf([37, 37], { heads: 4, kvHeads: 2, headSize: 8 }),
+  shapeOf([131, 1, 66], { heads: 2, kvHeads: 1, headSize: 8, window: 40 }),
   shapeOf([13, 1, 1, 29], { heads: 6, kvHeads: 2, headSize: 7 }),
   shapeOf([65], { heads: 3, kvHeads: 3, headSize: 16, window: 7 }),
   shapeOf([19, 5], { heads: 8, kvHeads: 1, headSize: 10, window: 1 }),
-  shapeOf([33], { heads: 2, kvHeads: 2, headSize: 64, window: 100 }),
-  shapeOf([9, 3], { heads: 2, kvHeads: 1, headSize: 80 }),
-  shapeOf([11], { heads: 2, kvHeads: 2, headSize: 96, window: 4 }),
+  shapeOf([33], { heads: 2, kvHeads: 2, headSize: 48, window: 100 }),
+  shapeOf([9, 3], { heads: 2, kvHeads: 1, headSize: 67 }),
+  shapeOf([11], { heads: 2, kvHeads: 2, headSize: 80, window: 4 }),
   shapeOf([5, 6], { heads: 4, kvHeads: 1, headSize: 128 }),
 ];
 
-const label = ({ rows, heads, kvHeads, headSize, window }: TestShape): string =>
-  `${rows} rows, heads ${heads}/${kvHeads} of ${headSize}, window ${window}`;
+const inEveryVariant = shapes.flatMap((shape) =>
+  attentionVariants(shape.headSize).map((variant): TestShape => ({ ...shape, variant })),
+);
+
+const label = ({ rows, heads, kvHeads, headSize, window, variant }: TestShape): string =>
+  `${variant}, ${rows} rows, heads ${heads}/${kvHeads} of ${headSize}, window ${window}`;
 
 const absolutes = (a: Numbers, x: number, b: Numbers, y: number, count: number): number =>
   sumOf(count, (d) => Math.abs(at(a, x + d) * at(b, y + d)));
@@ -140,6 +156,31 @@ function softmaxError(shape: TestShape, input: Case, i: number): number {
   return 2 * errors + 2.5 * range + 4 * rescalings + Math.sqrt(scores.length);
 }
 
+/** Compares what a forward pass gave with the reference. Of queries that see nothing, out is 0 and lse means nothing. */
+function expectForward(
+  shape: TestShape,
+  input: Case,
+  result: { readonly out: Float32Array; readonly lse: Float32Array },
+): void {
+  const { headSize } = shape;
+  const expected = attention(input.q, input.k, input.v, shape);
+  const seeing = (i: number) => visible(shape, i).length > 0;
+  const errors = build(queriesOf(shape), (i) => (seeing(i) ? softmaxError(shape, input, i) : 0));
+  // Σ p|v|: out is a mean of values, weighted by p; numerator and denominator err alike, the division by 2.5.
+  const magnitude = attention(input.q, input.k, input.v.map(Math.abs), shape).out;
+  expectWithin('out', result.out, expected.out, (i) => {
+    return EPSILON * (2 * at(errors, Math.floor(i / headSize)) + 2.5) * at(magnitude, i);
+  });
+  // log errs by 3 units in the last place or 2⁻²¹; the highest score by its own error, the sum of both by one rounding.
+  const known = (values: Numbers) => build(queriesOf(shape), (i) => (seeing(i) ? at(values, i) : 0));
+  expectWithin(
+    'lse',
+    known(result.lse),
+    known(expected.lse),
+    (i) => EPSILON * (at(errors, i) + 4 + 4 * Math.abs(at(expected.lse, i))),
+  );
+}
+
 describe('attention', () => {
   let gpu: Gpu;
   beforeAll(async () => {
@@ -147,24 +188,14 @@ describe('attention', () => {
     return () => gpu.destroy();
   });
 
-  it.each(shapes.map((shape) => [label(shape), shape] as const))('forward: %s', async (_, shape) => {
+  /** Whether this device has what the variant needs. */
+  const runs = ({ headSize, variant }: TestShape): boolean =>
+    variant !== 'quad' || attentionShaders(headSize).every((shader) => canRun(gpu, shader));
+
+  it.each(inEveryVariant.map((shape) => [label(shape), shape] as const))('forward: %s', async (_, shape) => {
+    if (!runs(shape)) return;
     const input = draw(shape);
-    const { headSize } = shape;
-    const result = await forward(gpu, shape, input);
-    const expected = attention(input.q, input.k, input.v, shape);
-    const errors = build(queriesOf(shape), (i) => softmaxError(shape, input, i));
-    // Σ p|v|: out is a mean of values, weighted by p; numerator and denominator err alike, the division by 2.5.
-    const magnitude = attention(input.q, input.k, input.v.map(Math.abs), shape).out;
-    expectWithin('out', result.out, expected.out, (i) => {
-      return EPSILON * (2 * at(errors, Math.floor(i / headSize)) + 2.5) * at(magnitude, i);
-    });
-    // log errs by 3 units in the last place or 2⁻²¹; the highest score by its own error, the sum of both by one rounding.
-    expectWithin(
-      'lse',
-      result.lse,
-      expected.lse,
-      (i) => EPSILON * (at(errors, i) + 4 + 4 * Math.abs(at(expected.lse, i))),
-    );
+    expectForward(shape, input, await forward(gpu, shape, input));
   });
 
   it('keeps scores apart that overflow exp', async () => {
@@ -180,64 +211,68 @@ describe('attention', () => {
     expect([...lse]).toEqual([-500, 200, 500, expect.closeTo(500 + Math.log(2), 4)]);
   });
 
-  it.each(shapes.map((shape) => [label(shape), shape] as const))('backward: %s', async (_, shape) => {
-    const input = draw(shape);
-    const { q, k, v, dout } = input;
-    const { headSize, heads, kvHeads, rows } = shape;
-    const reference = attention(q, k, v, shape);
-    const out = Float32Array.from(reference.out);
-    const lse = Float32Array.from(reference.lse);
-    const tensors = tensorsOf(shape, input);
-    const result = await runKernel(
-      gpu,
-      {
-        ...tensors,
-        out: { ...tensors.out, data: out },
-        lse: { ...tensors.lse, data: lse },
-        dout: { shape: tensors.q.shape, data: dout },
-        keySpans: { shape: [shape.rows, 2], data: shape.keySpans },
-        stats: { shape: [...tensors.lse.shape, 2], written: true },
-        dq: { shape: tensors.q.shape, written: true },
-        dk: { shape: tensors.k.shape, written: true },
-        dv: { shape: tensors.k.shape, written: true },
-      },
-      (bound) => attentionBackward(bound, shape),
-    );
-    const expected = attentionGradient(q, k, v, dout, shape);
-    const bounds = { dq: new Float64Array(q.length), dk: new Float64Array(k.length), dv: new Float64Array(v.length) };
-    // Additions behind an element of dq, and of dk and dv.
-    const queryTerms = Math.sqrt(rows) / 2;
-    const keyTerms = Math.sqrt((rows * heads) / kvHeads) / 2;
-    const dotTerms = Math.sqrt(headSize) / 2 + 0.5;
-    const scale = 1 / Math.sqrt(headSize);
-    for (let i = 0; i < queriesOf(shape); i += 1) {
-      const scores = scoresOf(q, k, shape, i);
-      const total = logSumExp(scores, 0, scores.length);
-      for (const [n, j] of visible(shape, i).entries()) {
-        const score = at(scores, n);
-        const { query, key } = pair(shape, i, j);
-        const probability = Math.exp(score - total);
-        // exp(score − lse): the score, lse rounded once, the difference, and exp's 3 + 2|x|.
-        const relative = scoreError(shape, input, i, j) + Math.abs(total) / 2 + 2.5 * Math.abs(score - total) + 3;
-        // slope − delta: both are dots; delta's out was rounded once more.
-        const dots =
-          dotTerms * absolutes(dout, query, v, key, headSize) +
-          (dotTerms + 0.5) * absolutes(dout, query, out, query, headSize);
-        const slope = sumOf(headSize, (d) => at(dout, query + d) * (at(v, key + d) - at(out, query + d)));
-        const ds = probability * scale * Math.abs(slope);
-        const error = probability * scale * dots + ds * (relative + 2);
-        for (let d = 0; d < headSize; d += 1) {
-          const [atQuery, atKey] = [query + d, key + d];
-          bounds.dq[atQuery] = at(bounds.dq, atQuery) + (error + ds * queryTerms) * Math.abs(at(k, atKey));
-          bounds.dk[atKey] = at(bounds.dk, atKey) + (error + ds * keyTerms) * Math.abs(at(q, atQuery));
-          bounds.dv[atKey] = at(bounds.dv, atKey) + probability * (relative + keyTerms) * Math.abs(at(dout, atQuery));
+  it.each(inEveryVariant.filter(({ variant }) => variant !== 'split').map((shape) => [label(shape), shape] as const))(
+    'backward: %s',
+    async (_, shape) => {
+      if (!runs(shape)) return;
+      const input = draw(shape);
+      const { q, k, v, dout } = input;
+      const { headSize, heads, kvHeads, rows } = shape;
+      const reference = attention(q, k, v, shape);
+      const out = Float32Array.from(reference.out);
+      const lse = Float32Array.from(reference.lse);
+      const tensors = tensorsOf(shape, input);
+      const result = await runKernel(
+        gpu,
+        {
+          ...tensors,
+          out: { ...tensors.out, data: out },
+          lse: { ...tensors.lse, data: lse },
+          dout: { shape: tensors.q.shape, data: dout },
+          keySpans: { shape: [shape.rows, 2], data: shape.keySpans },
+          stats: { shape: [...tensors.lse.shape, 2], written: true },
+          dq: { shape: tensors.q.shape, written: true },
+          dk: { shape: tensors.k.shape, written: true },
+          dv: { shape: tensors.k.shape, written: true },
+        },
+        (bound) => attentionBackward(bound, shape),
+      );
+      const expected = attentionGradient(q, k, v, dout, shape);
+      const bounds = { dq: new Float64Array(q.length), dk: new Float64Array(k.length), dv: new Float64Array(v.length) };
+      // Additions behind an element of dq, and of dk and dv.
+      const queryTerms = Math.sqrt(rows) / 2;
+      const keyTerms = Math.sqrt((rows * heads) / kvHeads) / 2;
+      const dotTerms = Math.sqrt(headSize) / 2 + 0.5;
+      const scale = 1 / Math.sqrt(headSize);
+      for (let i = 0; i < queriesOf(shape); i += 1) {
+        const scores = scoresOf(q, k, shape, i);
+        const total = logSumExp(scores, 0, scores.length);
+        for (const [n, j] of visible(shape, i).entries()) {
+          const score = at(scores, n);
+          const { query, key } = pair(shape, i, j);
+          const probability = Math.exp(score - total);
+          // exp(score − lse): the score, lse rounded once, the difference, and exp's 3 + 2|x|.
+          const relative = scoreError(shape, input, i, j) + Math.abs(total) / 2 + 2.5 * Math.abs(score - total) + 3;
+          // slope − delta: both are dots; delta's out was rounded once more.
+          const dots =
+            dotTerms * absolutes(dout, query, v, key, headSize) +
+            (dotTerms + 0.5) * absolutes(dout, query, out, query, headSize);
+          const slope = sumOf(headSize, (d) => at(dout, query + d) * (at(v, key + d) - at(out, query + d)));
+          const ds = probability * scale * Math.abs(slope);
+          const error = probability * scale * dots + ds * (relative + 2);
+          for (let d = 0; d < headSize; d += 1) {
+            const [atQuery, atKey] = [query + d, key + d];
+            bounds.dq[atQuery] = at(bounds.dq, atQuery) + (error + ds * queryTerms) * Math.abs(at(k, atKey));
+            bounds.dk[atKey] = at(bounds.dk, atKey) + (error + ds * keyTerms) * Math.abs(at(q, atQuery));
+            bounds.dv[atKey] = at(bounds.dv, atKey) + probability * (relative + keyTerms) * Math.abs(at(dout, atQuery));
+          }
         }
       }
-    }
-    for (const name of ['dq', 'dk', 'dv'] as const) {
-      expectWithin(name, result[name], expected[name], (i) => EPSILON * at(bounds[name], i));
-    }
-  });
+      for (const name of ['dq', 'dk', 'dv'] as const) {
+        expectWithin(name, result[name], expected[name], (i) => EPSILON * at(bounds[name], i));
+      }
+    },
+  );
 
   /** Forward and then backward; rows of q and of k as their lengths say. */
   async function passes(shape: TestShape, { q, k, v, dout }: Case) {
@@ -288,67 +323,128 @@ describe('attention', () => {
     expect(rowsOf(dv, 16)).toEqual([0, 1, 2, 3, 4, 5]);
   });
 
+  /** A shape as each variant that runs here. */
+  const variantsOf = (shape: TestShape): TestShape[] =>
+    attentionVariants(shape.headSize)
+      .map((variant) => ({ ...shape, variant }))
+      .filter(runs);
+
   it('gives the rows of a whole pass, token by token, through a cache', async () => {
     for (const window of [3, null]) {
-      const shape = { ...shapeOf([9], { heads: 4, kvHeads: 2, headSize: 8 }), window };
-      const input = draw(shape);
-      const whole = await forward(gpu, shape, input);
-      // A cache longer than what is in it: what is not there yet must not be seen.
-      const cached = (values: Float32Array, row: number) =>
-        Float32Array.from({ length: 12 * 16 }, (_, i) => (i < 16 * (row + 1) ? at(values, i) : Number.NaN));
-      for (let row = 0; row < 9; row += 1) {
-        const { out } = await runKernel(
-          gpu,
-          {
-            q: { shape: [1, 32], data: input.q.subarray(32 * row, 32 * (row + 1)) },
-            k: { shape: [12, 16], data: cached(input.k, row) },
-            v: { shape: [12, 16], data: cached(input.v, row) },
-            spans: { shape: [1, 2], data: Uint32Array.of(0, row) },
-            out: { shape: [1, 32], written: true },
-            lse: { shape: [1, 4], written: true },
-          },
-          (bound) => attentionForward(bound, shape),
-        );
-        expect(out).toEqual(whole.out.subarray(32 * row, 32 * (row + 1)));
+      for (const shape of variantsOf({ ...shapeOf([9], { heads: 4, kvHeads: 2, headSize: 8 }), window })) {
+        const input = draw(shape);
+        const whole = await forward(gpu, shape, input);
+        // A cache longer than what is in it: what is not there yet must not be seen.
+        const cached = (values: Float32Array, row: number) =>
+          Float32Array.from({ length: 12 * 16 }, (_, i) => (i < 16 * (row + 1) ? at(values, i) : Number.NaN));
+        for (let row = 0; row < 9; row += 1) {
+          const { out } = await runKernel(
+            gpu,
+            {
+              q: { shape: [1, 32], data: input.q.subarray(32 * row, 32 * (row + 1)) },
+              k: { shape: [12, 16], data: cached(input.k, row) },
+              v: { shape: [12, 16], data: cached(input.v, row) },
+              spans: { shape: [1, 2], data: Uint32Array.of(0, row) },
+              out: { shape: [1, 32], written: true },
+              lse: { shape: [1, 4], written: true },
+            },
+            (bound) => attentionForward(bound, shape),
+          );
+          expect(out).toEqual(whole.out.subarray(32 * row, 32 * (row + 1)));
+        }
       }
     }
   });
 
   it('gives the rows of a whole pass for queries behind a prompt, forward and backward', async () => {
     for (const window of [4, null]) {
-      const shape = { ...shapeOf([13], { heads: 6, kvHeads: 2, headSize: 8 }), window };
-      const input = draw(shape);
-      const [width, first] = [48, 8];
-      // The whole pass, with a gradient to the last five rows only, and these five alone over all keys.
-      const dout = input.dout.map((value, i) => (i < first * width ? 0 : value));
-      const whole = await passes(shape, { ...input, dout });
-      const behind = await passes(
+      for (const shape of variantsOf({ ...shapeOf([13], { heads: 6, kvHeads: 2, headSize: 8 }), window })) {
+        const input = draw(shape);
+        const [width, first] = [48, 8];
+        // The whole pass, with a gradient to the last five rows only, and these five alone over all keys.
+        const dout = input.dout.map((value, i) => (i < first * width ? 0 : value));
+        const whole = await passes(shape, { ...input, dout });
+        const behind = await passes(
+          {
+            ...shape,
+            rows: 5,
+            spans: shape.spans.subarray(2 * first),
+            // Each key is seen from its own row on, or from the first of the five; by none where the window ends before them.
+            keySpans: Uint32Array.from(
+              Array.from({ length: 13 }, (_, key) => {
+                const last = window === null ? 12 : Math.min(12, key + window - 1);
+                return last < first ? [1, 0] : [Math.max(key, first) - first, last - first];
+              }).flat(),
+            ),
+          },
+          { ...input, q: input.q.subarray(first * width), dout: input.dout.subarray(first * width) },
+        );
+        expect(behind.out).toEqual(whole.out.subarray(first * width));
+        expect(behind.dq).toEqual(whole.dq.subarray(first * width));
+        expect(behind.dk).toEqual(whole.dk);
+        expect(behind.dv).toEqual(whole.dv);
+      }
+    }
+  });
+
+  it('attends by any spans: scattered, overlapping, of nothing', async () => {
+    const random = randomNumbers(5);
+    const rows = 150;
+    const spans = Uint32Array.from(
+      Array.from(random.integers(rows, 140), (first, i) =>
+        i % 7 < 2 ? [first + 1, first] : [first, first + (i % 10)],
+      ).flat(),
+    );
+    for (const window of [4, null]) {
+      const base = { ...shapeOf([rows], { heads: 4, kvHeads: 2, headSize: 8 }), window, spans };
+      for (const shape of variantsOf(base)) {
+        const input = draw(shape);
+        expectForward(shape, input, await forward(gpu, shape, input));
+      }
+    }
+  });
+
+  it('splits the keys of few queries', async () => {
+    // One query over more keys than are looked at together, and over fewer.
+    for (const [headSize, last] of [
+      [8, 299],
+      [67, 130],
+      [48, 0],
+    ] as const) {
+      const keys = 300;
+      const sizes = { heads: 4, kvHeads: 2, headSize, window: null };
+      const shape = { ...shapeOf([1], sizes), spans: Uint32Array.of(0, last) };
+      const random = randomNumbers(headSize);
+      const q = random.floats(4 * headSize, 2);
+      const [k, v] = [random.floats(keys * 2 * headSize, 2), random.floats(keys * 2 * headSize)];
+      const calls: KernelCall[] = [];
+      const result = await runKernel(
+        gpu,
         {
-          ...shape,
-          rows: 5,
-          spans: shape.spans.subarray(2 * first),
-          // Each key is seen from its own row on, or from the first of the five; by none where the window ends before them.
-          keySpans: Uint32Array.from(
-            Array.from({ length: 13 }, (_, key) => {
-              const last = window === null ? 12 : Math.min(12, key + window - 1);
-              return last < first ? [1, 0] : [Math.max(key, first) - first, last - first];
-            }).flat(),
-          ),
+          q: { shape: [1, 4 * headSize], data: q },
+          k: { shape: [keys, 2 * headSize], data: k },
+          v: { shape: [keys, 2 * headSize], data: v },
+          spans: { shape: [1, 2], data: shape.spans },
+          out: { shape: [1, 4 * headSize], written: true },
+          lse: { shape: [1, 4], written: true },
         },
-        { ...input, q: input.q.subarray(first * width), dout: input.dout.subarray(first * width) },
+        (bound) => {
+          calls.push(...attentionForward(bound, sizes));
+          return calls;
+        },
       );
-      expect(behind.out).toEqual(whole.out.subarray(first * width));
-      expect(behind.dq).toEqual(whole.dq.subarray(first * width));
-      expect(behind.dk).toEqual(whole.dk);
-      expect(behind.dv).toEqual(whole.dv);
+      expect(calls.map(({ workgroups }) => workgroups)).toEqual([[4, 1, 1]]);
+      expectForward(shape, { q, k, v, dout: q }, result);
     }
   });
 
   it('gives zero to a query that sees nothing, and takes nothing from it', async () => {
-    const shape = { ...shapeOf([2], { heads: 1, kvHeads: 1, headSize: 2 }), spans: Uint32Array.of(1, 0, 0, 1) };
-    const { out } = await forward(gpu, shape, draw(shape));
-    expect([...out.subarray(0, 2)]).toEqual([0, 0]);
-    expect([...out].every(Number.isFinite)).toBe(true);
+    const base = { ...shapeOf([2], { heads: 1, kvHeads: 1, headSize: 8 }), spans: Uint32Array.of(1, 0, 0, 1) };
+    for (const shape of variantsOf(base)) {
+      const { out } = await forward(gpu, shape, draw(shape));
+      expect([...out.subarray(0, 8)]).toEqual(Array(8).fill(0));
+      expect([...out].every(Number.isFinite)).toBe(true);
+    }
   });
 
   it('attends in more rows than a dispatch has workgroups in one dimension', async () => {
@@ -356,7 +452,7 @@ describe('attention', () => {
     const shape = shapeOf(Array(rows).fill(1), { heads: 1, kvHeads: 1, headSize: 1 });
     const input = draw(shape);
     // Every query sees itself alone, so its output is its own value.
-    const { out } = await forward(gpu, shape, input);
+    const { out } = await forward(gpu, { ...shape, variant: 'split' }, input);
     expect(out).toEqual(input.v);
   });
 
@@ -370,6 +466,9 @@ describe('attention', () => {
     await expect(refuse({ ...shape, headSize: 2 })).rejects.toMatchObject({
       code: 'shape',
       message: 'attention-forward: q (q) is [1,1] where [1,2] is needed.',
+    });
+    await expect(refuse({ ...shape, variant: 'quad', headSize: 67 } as AttentionShape)).rejects.toMatchObject({
+      code: 'shape',
     });
   });
 });

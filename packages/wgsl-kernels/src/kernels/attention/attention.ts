@@ -1,70 +1,14 @@
 // Grouped-query attention of rows of queries over rows of keys and values. Who sees whom is a span of rows for each query
 // (and each key, in the backward pass): causal batches, padding, packed examples and a key-value cache are all spans.
 
+import { foldWorkgroups, type KernelCall, type KernelVariant } from '../../runtime/call.ts';
 import { GpuError } from '../../runtime/errors.ts';
-import type { KernelCall } from '../../runtime/plan.ts';
-import { layOutParams, type ShaderSource } from '../../runtime/shader.ts';
+import { layOutParams, paramOffset } from '../../runtime/shader.ts';
 import { expectShape, matrixShape, type Tensor } from '../../runtime/tensor.ts';
 import { invocationWorkgroups } from '../elementwise.ts';
-import code from './attention.wgsl?raw';
-import fourKeys from './four.wgsl?raw';
-import oneKey from './one.wgsl?raw';
+import { type AttentionVariant, shadersFor } from './shaders.ts';
 
-/** What a head is cut into: the longest vectors that divide it. */
-const PARTS = [
-  { width: 4, type: 'vec4f', product: 'dot(a, b)' },
-  { width: 2, type: 'vec2f', product: 'dot(a, b)' },
-  { width: 1, type: 'f32', product: 'a * b' },
-] as const;
-
-/**
- * Heads of as many parts are written out and handled one key at a time. Beyond, a looped head with four keys at a time is
- * about as fast and compiles within seconds at every size; written out, 16 parts take lavapipe half a minute to compile and
- * 24 two minutes.
- */
-const MOST_PARTS_WRITTEN_OUT = 4;
-
-const HEAD_LOOP = /for \(var d = 0u; d < params\.parts; d\+\+\) \{([^{}]*)\}/g;
-const HEAD_ARRAY = /var (\w+): array<Part, PARTS>;/g;
-
-/**
- * The shader with its loops over a head's parts written out and its arrays of parts as variables: not every compiler
- * unrolls, and an array that is indexed at run time lives in memory instead of registers.
- */
-function writeOut(text: string, parts: number): string {
-  const arrays = [...text.matchAll(HEAD_ARRAY)].map(([, name]) => name);
-  const element = new RegExp(`\\b(${arrays.join('|')})\\[d\\]`, 'g');
-  const each = (write: (part: number) => string) => Array.from({ length: parts }, (_, part) => write(part)).join('');
-  return text
-    .replace(HEAD_ARRAY, (_, name: string) => each((part) => `var ${name}_${part}: Part; `))
-    .replace(HEAD_LOOP, (_, body: string) =>
-      each((part) => body.replace(element, `$1_${part}`).replace(/\bd\b/g, `${part}u`)),
-    );
-}
-
-interface AttentionShader extends ShaderSource {
-  /** Parts of a head. */
-  readonly parts: number;
-}
-
-const shaders = new Map<number, AttentionShader>();
-
-/** The shader for heads of this size; one text a size. */
-export function attentionShader(headSize: number): AttentionShader {
-  const known = shaders.get(headSize);
-  if (known) return known;
-  const { width, type, product } = PARTS.find((part) => headSize % part.width === 0) ?? PARTS[2];
-  const parts = headSize / width;
-  const declarations = `alias Part = ${type};
-const PARTS = ${parts}u;
-fn part_dot(a: Part, b: Part) -> f32 { return ${product}; }
-`;
-  const small = parts <= MOST_PARTS_WRITTEN_OUT;
-  const text = declarations + (small ? oneKey + writeOut(code, parts) : fourKeys + code);
-  const shader = { name: `attention-${headSize}`, code: text, parts };
-  shaders.set(headSize, shader);
-  return shader;
-}
+export { attentionShaders } from './shaders.ts';
 
 export interface AttentionSizes {
   readonly heads: number;
@@ -75,7 +19,21 @@ export interface AttentionSizes {
   readonly window: number | null;
   /** Keys a query sees on average, for the cost alone: spans are known to the GPU only. Half of all when left out. */
   readonly meanKeys?: number;
+  /** For tests; when left out, sizes and the plan's device decide. */
+  readonly variant?: AttentionVariantName;
 }
+
+/**
+ * `tile` runs everywhere. `quad` needs `subgroups`, and heads that {@link attentionVariants} names it for. `split`, for few
+ * queries, is a forward pass only: a backward pass runs as if it were left out.
+ */
+export type AttentionVariantName = AttentionVariant['variant'] | 'split';
+
+/** Variants there are for heads of this size. All give the same results but for rounding. */
+export const attentionVariants = (headSize: number): AttentionVariantName[] => [
+  ...shadersFor(headSize).variants.map(({ variant }) => variant),
+  'split',
+];
 
 export interface AttentionForward {
   /** [Nq, heads · headSize] */
@@ -113,7 +71,10 @@ const MAX_HEAD_SIZE = 256;
 /** Stands for "no window". */
 const ALL_KEYS = 0xffff_ffff;
 
-/** Checks shapes; gives shader and uniforms of every entry point, and multiplications of one product of all scores. */
+/** With as many queries or fewer, the keys of each are split among the invocations of a workgroup. */
+const FEW_QUERIES = 8;
+
+/** Checks shapes; gives shaders and uniforms of every entry point, and what all scores cost. */
 function describe(kernel: string, { q, k, v, spans, out, lse }: AttentionForward, sizes: AttentionSizes) {
   const { heads, kvHeads, headSize, window } = sizes;
   if (heads % kvHeads !== 0)
@@ -130,41 +91,75 @@ function describe(kernel: string, { q, k, v, spans, out, lse }: AttentionForward
   expectShape(kernel, 'spans', spans, [queries, 2]);
   expectShape(kernel, 'out', out, q.shape);
   expectShape(kernel, 'lse', lse, [queries, heads]);
-  const shader = attentionShader(headSize);
-  const scale = 1 / Math.sqrt(headSize);
+  const shaders = shadersFor(headSize);
+  const { parts, rowStats } = shaders;
   const meanKeys = Math.min(sizes.meanKeys ?? keys / 2, window ?? keys);
   return {
+    queries,
+    keys,
+    shaders,
     common: {
-      shader,
-      uniforms: layOutParams(shader, {
+      // All shaders declare the same uniform.
+      uniforms: layOutParams(rowStats, {
         queries,
         keys,
         heads,
         kvHeads,
         window: window ?? ALL_KEYS,
-        parts: shader.parts,
-        scale,
+        parts,
+        firstGroup: 0,
+        scale: 1 / Math.sqrt(headSize),
       }),
+      firstGroup: paramOffset(rowStats, 'firstGroup'),
     },
+    /** Scores, and multiplications of one product of all of them. */
+    scores: Math.round(lse.elements * meanKeys),
     products: Math.round(q.elements * meanKeys),
+    variants: (entryPoint: string, rows: number, rowHeads: number) =>
+      variantsOf(kernel, entryPoint, { rows, heads: rowHeads }, sizes),
   };
+}
+
+/** How an entry point runs over `rows` rows of `heads` heads, as any variant. Throws GpuError 'shape' where there is none. */
+function variantsOf(
+  kernel: string,
+  entryPoint: string,
+  { rows, heads }: { rows: number; heads: number },
+  { headSize, variant: only }: AttentionSizes,
+): Pick<KernelCall, 'shader' | 'entryPoint' | 'workgroups' | 'variants' | 'tuningClass'> {
+  const place = ({ variant, suits, shader, span }: AttentionVariant): KernelVariant => ({
+    ...{ variant, suits, shader, entryPoint },
+    workgroups: foldWorkgroups(Math.ceil(rows / span) * heads),
+  });
+  const all = shadersFor(headSize).variants.map(place);
+  const fixed = only !== undefined && only !== 'split';
+  const first = fixed ? all.find(({ variant }) => variant === only) : all[0];
+  if (!first) throw new GpuError('shape', `${kernel}: there is no variant ${only} for heads of ${headSize}.`);
+  const { shader, workgroups } = first;
+  if (fixed) return { shader, entryPoint, workgroups };
+  // Few rows leave many invocations of some variants idle, so they are a class of their own.
+  const amount = 2 ** Math.ceil(Math.log2(rows));
+  const tuningClass = `attention ${entryPoint}, ${heads} heads of ${headSize}, ${amount} rows`;
+  return { shader, entryPoint, workgroups, variants: all, tuningClass };
 }
 
 /**
  * out = softmax(q·kᵀ/√headSize)·v over the keys each query sees: rows max(first, last − window + 1) … last of its span.
- * Throws GpuError 'shape'.
+ * Rows between two that are seen may be read too, and must then hold numbers. Throws GpuError 'shape'.
  */
 export function attentionForward(tensors: AttentionForward, sizes: AttentionSizes): KernelCall[] {
-  const { common, products } = describe('attention-forward', tensors, sizes);
+  const { common, shaders, queries, scores, products, variants } = describe('attention-forward', tensors, sizes);
   const { q, k, v, spans, out, lse } = tensors;
+  const { variant = queries <= FEW_QUERIES ? 'split' : undefined } = sizes;
+  const split = { shader: shaders.split, entryPoint: 'forward', workgroups: foldWorkgroups(lse.elements) };
   return [
     {
       name: 'attention-forward',
       ...common,
-      entryPoint: 'forward',
+      ...(variant === 'split' ? split : variants('forward', queries, sizes.heads)),
       bindings: [q, k, v, spans, out, lse],
-      workgroups: invocationWorkgroups(lse.elements),
       flops: 4 * products,
+      exps: scores,
       bytes: q.bytes + k.bytes + v.bytes + spans.bytes + out.bytes + lse.bytes,
     },
   ];
@@ -173,13 +168,14 @@ export function attentionForward(tensors: AttentionForward, sizes: AttentionSize
 /**
  * dq, dk, dv from dout; out and lse as the forward pass left them. A key is seen by rows first … min(last, first + window
  * − 1) of q, (first, last) its key span, so a window needs a query to stand `n` rows behind the first that sees a key when
- * it stands `n` keys behind it, as in a batch. Throws GpuError 'shape'.
+ * it stands `n` keys behind it, as in a batch. Rows between two that see or are seen may be read too, and must then hold
+ * numbers. Throws GpuError 'shape'.
  */
 export function attentionBackward(tensors: AttentionBackward, sizes: AttentionSizes): KernelCall[] {
   const kernel = 'attention-backward';
-  const { common, products } = describe(kernel, tensors, sizes);
+  const { common, shaders, queries, keys, scores, products, variants } = describe(kernel, tensors, sizes);
   const { q, k, v, spans, keySpans, out, lse, dout, stats, dq, dk, dv } = tensors;
-  expectShape(kernel, 'keySpans', keySpans, [k.shape[0] ?? 0, 2]);
+  expectShape(kernel, 'keySpans', keySpans, [keys, 2]);
   expectShape(kernel, 'dout', dout, q.shape);
   expectShape(kernel, 'stats', stats, [...lse.shape, 2]);
   expectShape(kernel, 'dq', dq, q.shape);
@@ -190,6 +186,7 @@ export function attentionBackward(tensors: AttentionBackward, sizes: AttentionSi
     {
       name: 'attention-stats',
       ...common,
+      shader: shaders.rowStats,
       entryPoint: 'row_stats',
       bindingSlots: [5, 6, 7, 8],
       bindings: [out, lse, dout, stats],
@@ -200,21 +197,21 @@ export function attentionBackward(tensors: AttentionBackward, sizes: AttentionSi
     {
       name: 'attention-backward-query',
       ...common,
-      entryPoint: 'backward_query',
+      ...variants('backward_query', queries, sizes.heads),
       bindingSlots: [1, 2, 3, 4, 5, 7, 8],
       bindings: [q, k, v, spans, dq, dout, stats],
-      workgroups: invocationWorkgroups(lse.elements),
       flops: 6 * products,
+      exps: scores,
       bytes: read + spans.bytes + dq.bytes,
     },
     {
       name: 'attention-backward-key',
       ...common,
-      entryPoint: 'backward_key',
+      ...variants('backward_key', keys, sizes.kvHeads),
       bindingSlots: [1, 2, 3, 4, 5, 7, 8, 9],
       bindings: [q, k, v, keySpans, dk, dout, stats, dv],
-      workgroups: invocationWorkgroups(k.elements / sizes.headSize),
       flops: 8 * products,
+      exps: scores,
       bytes: read + keySpans.bytes + dk.bytes + dv.bytes,
     },
   ];

@@ -4,28 +4,41 @@ import type { Gpu } from '../../runtime/device.ts';
 import { EPSILON, expectWithin, openTestGpu, randomNumbers, runKernel } from '../../testing/index.ts';
 import { crossEntropy } from './cross-entropy.ts';
 
-// Around the 32 invocations that share a row, and more rows than one dimension of a dispatch has workgroups.
-const LANES = 32;
+// Around the vectors that an invocation takes at a time and the 16, 64 or 256 invocations that share a row; vocabularies that are
+// multiples of four and others; more rows than one dimension of a dispatch has workgroups.
+const LANES = ['one', 'many'] as const;
 const shapes: [rows: number, vocabulary: number][] = [
   [1, 1],
   [3, 2],
   [5, 31],
   [2, 32],
   [7, 33],
+  [17, 64],
+  [3, 260],
   [3, 1009],
+  [2, 4096],
+  [9, 4100],
+  [3, 5003],
+  [2, 16_400],
   [65_541, 3],
 ];
+const cases = LANES.flatMap((lanes) => shapes.map(([rows, vocabulary]) => ({ lanes, rows, vocabulary })));
 
-/** How often the highest logit rises when the invocations' own highest ones are gone through in order. */
-function risesOf(row: Float32Array): number {
-  let rises = 0;
-  let highest = Number.NEGATIVE_INFINITY;
-  for (let lane = 0; lane < Math.min(LANES, row.length); lane += 1) {
-    const own = Math.max(...row.filter((_, i) => i % LANES === lane));
-    if (own > highest) rises += 1;
-    highest = Math.max(highest, own);
+/** How often the highest logit so far can rise for an invocation that goes through its share of a row. */
+function risesOf(row: Float32Array, lanes: 'one' | 'many'): number {
+  const size = row.length % 4 === 0 ? 4 : 1;
+  const vectors = row.length / size;
+  const many = vectors < 512 ? 16 : vectors < 4096 ? 64 : 256;
+  const sharing = lanes === 'one' ? 1 : many;
+  const highest = new Array<number>(sharing).fill(Number.NEGATIVE_INFINITY);
+  const rises = new Array<number>(sharing).fill(0);
+  for (const [i, value] of row.entries()) {
+    const lane = Math.floor(i / size) % sharing;
+    if (value <= at(highest, lane)) continue;
+    highest[lane] = value;
+    rises[lane] = at(rises, lane) + 1;
   }
-  return rises;
+  return Math.max(...rises);
 }
 
 describe('cross-entropy', () => {
@@ -35,19 +48,28 @@ describe('cross-entropy', () => {
     return () => gpu.destroy();
   });
 
-  const run = (logits: Float32Array, labels: Int32Array, normaliser: number, gradient: boolean) =>
+  const run = (
+    logits: Float32Array,
+    labels: Int32Array,
+    normaliser: number,
+    options: { gradient?: boolean; lanes?: 'one' | 'many' } = {},
+  ) =>
     runKernel(
       gpu,
       {
-        logits: { shape: [labels.length, logits.length / labels.length], data: logits, written: gradient },
+        logits: {
+          shape: [labels.length, logits.length / labels.length],
+          data: logits,
+          written: options.gradient ?? true,
+        },
         labels: { shape: [labels.length], data: labels },
         lossRows: { shape: [labels.length], written: true },
         normaliser: { shape: [1], data: Float32Array.of(normaliser) },
       },
-      (tensors) => crossEntropy(tensors, { gradient }),
+      (tensors) => crossEntropy(tensors, options),
     );
 
-  it.each(shapes)('loss and gradient of [%i, %i]', async (rows, vocabulary) => {
+  it.each(cases)('loss and gradient of [$rows, $vocabulary], $lanes a row', async ({ lanes, rows, vocabulary }) => {
     const random = randomNumbers(vocabulary);
     const logits = random.floats(rows * vocabulary, 8);
     const labels = random.integers(rows, vocabulary);
@@ -60,20 +82,20 @@ describe('cross-entropy', () => {
     // exp(x − highest): 3 + 2|argument|, and half of it for the difference.
     const termError = (i: number): number =>
       3 + 2.5 * Math.abs(at(logits, i) - at(highest, Math.floor(i / vocabulary)));
-    // The sum weighs these by the probabilities. Each invocation sums up to a highest of its own and is rescaled once, which
-    // splits the argument and adds a 3; where the running highest rises, what was summed before is rescaled again.
+    // The sum weighs these by the probabilities. Where the highest so far rises, what was summed before is rescaled: the
+    // arguments of these exponentials and of the term's own add up to its distance from the highest of all, and each adds a
+    // 3. Sums of invocations are rescaled twice more. Factors and additions round, too.
     const totalError = build(rows, (row) => {
+      const rises = risesOf(logits.subarray(row * vocabulary, (row + 1) * vocabulary), lanes);
       const weighted = sumOf(vocabulary, (j) => {
         const i = row * vocabulary + j;
-        return Math.exp(at(logits, i) - at(lse, row)) * (termError(i) + 3);
+        return Math.exp(at(logits, i) - at(lse, row)) * (termError(i) + 4 * (rises + 2));
       });
-      return (
-        weighted + 3 * risesOf(logits.subarray(row * vocabulary, (row + 1) * vocabulary)) + Math.sqrt(vocabulary) / 2
-      );
+      return weighted + Math.sqrt(vocabulary) / 2;
     });
 
     for (const gradient of [true, false]) {
-      const result = await run(logits, labels, normaliser, gradient);
+      const result = await run(logits, labels, normaliser, { gradient, lanes });
       // The error of the sum is relative and so absolute in its logarithm; log errs by 3 units or 2⁻²¹; two additions.
       expectWithin('loss', result.lossRows, expected.loss, (row) => {
         if (at(labels, row) < 0) return 0;
@@ -82,7 +104,7 @@ describe('cross-entropy', () => {
         return EPSILON * (at(totalError, row) + 4 + 3 * logarithm + parts);
       });
       if (!gradient) continue;
-      // p = exp / total (2.5), minus one at the label (half of at most 1), times the normaliser (half).
+      // exp times normaliser / total (2.5 and half), minus the normaliser at the label (half of at most it).
       expectWithin('dlogits', result.logits, expected.dlogits, (i) => {
         const row = Math.floor(i / vocabulary);
         if (at(labels, row) < 0) return 0;
@@ -93,15 +115,15 @@ describe('cross-entropy', () => {
     }
   });
 
-  it('gives exactly zero to ignored rows, whatever their logits', async () => {
+  it.each(LANES)('gives exactly zero to ignored rows, whatever their logits, %s a row', async (lanes) => {
     const logits = Float32Array.from({ length: 6 }, (_, i) => (i < 3 ? 1e30 : -i));
-    const { lossRows, logits: gradient } = await run(logits, Int32Array.of(-100, -100), 0.5, true);
+    const { lossRows, logits: gradient } = await run(logits, Int32Array.of(-100, -100), 0.5, { lanes });
     expect([...lossRows]).toEqual([0, 0]);
     expect([...gradient].map((value) => value + 0)).toEqual([0, 0, 0, 0, 0, 0]);
   });
 
-  it('holds logits far apart', async () => {
-    const { lossRows, logits } = await run(Float32Array.of(-1e4, 1e4, 0), Int32Array.of(0), 1, true);
+  it.each(LANES)('holds logits far apart, %s a row', async (lanes) => {
+    const { lossRows, logits } = await run(Float32Array.of(-1e4, 1e4, 0), Int32Array.of(0), 1, { lanes });
     expect([...lossRows]).toEqual([2e4]);
     expect([...logits]).toEqual([-1, 1, 0]);
   });

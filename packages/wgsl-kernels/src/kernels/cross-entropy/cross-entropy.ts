@@ -1,10 +1,18 @@
 // Cross-entropy with its gradient in place.
-import { foldWorkgroups, type KernelCall } from '../../runtime/plan.ts';
-import { layOutParams, type ShaderSource } from '../../runtime/shader.ts';
+import type { KernelCall } from '../../runtime/call.ts';
+import { layOutParams, paramOffset } from '../../runtime/shader.ts';
 import { expectShape, matrixShape, type Tensor } from '../../runtime/tensor.ts';
+import { type RowOptions, rowDispatch, rowVariants } from '../shared/rows.ts';
+import { vectorShaders, vectorSize } from '../shared/vector.ts';
 import code from './cross-entropy.wgsl?raw';
 
-export const crossEntropyShader: ShaderSource = { name: 'cross-entropy', code };
+export const crossEntropyShaders = vectorShaders('cross-entropy', code);
+
+/** Invocations of a workgroup where many share a row. */
+const INVOCATIONS = 256;
+
+/** How many share a row of so many vectors, so that each has eight and more in all but short rows. */
+const manyLanes = (vectors: number): number => (vectors < 512 ? 16 : vectors < 4096 ? 64 : 256);
 
 export interface CrossEntropyTensors {
   /** [R, V]; overwritten by its gradient when one is asked for. */
@@ -20,22 +28,30 @@ export interface CrossEntropyTensors {
 /** Loss of every row, and the gradient over the logits unless `gradient` is false. Throws GpuError 'shape'. */
 export function crossEntropy(
   { logits, labels, lossRows, normaliser }: CrossEntropyTensors,
-  { gradient = true } = {},
+  { gradient = true, lanes }: { gradient?: boolean } & RowOptions = {},
 ): KernelCall[] {
   const [rows, vocabulary] = matrixShape('cross-entropy', 'logits', logits);
   expectShape('cross-entropy', 'labels', labels, [rows]);
   expectShape('cross-entropy', 'lossRows', lossRows, [rows]);
   expectShape('cross-entropy', 'normaliser', normaliser, [1]);
+  const size = vectorSize(vocabulary);
+  const shader = crossEntropyShaders[size];
+  const vectors = vocabulary / size;
+  const dispatch = rowDispatch(rows, { vectors, each: 1, lanes: manyLanes(vectors), invocations: INVOCATIONS });
   return [
     {
       name: 'cross-entropy',
-      shader: crossEntropyShader,
-      entryPoint: 'main',
+      ...rowVariants(shader, dispatch, (each) => each, lanes),
       bindings: [logits, labels, lossRows, normaliser],
-      uniforms: layOutParams(crossEntropyShader, { rows, vocabulary, gradient: gradient ? 1 : 0 }),
-      workgroups: foldWorkgroups(rows),
+      uniforms: layOutParams(shader, {
+        ...{ rows, vectors, lanes: dispatch.lanes },
+        ...{ gradient: gradient ? 1 : 0, firstGroup: 0 },
+      }),
+      firstGroup: paramOffset(shader, 'firstGroup'),
       flops: (gradient ? 8 : 5) * rows * vocabulary,
-      bytes: (gradient ? 4 : 2) * logits.bytes,
+      // Twice read and once written: a row fits no memory that is nearer.
+      bytes: (gradient ? 3 : 1) * logits.bytes,
+      exps: (gradient ? 2 : 1) * rows * vocabulary,
     },
   ];
 }

@@ -1,7 +1,8 @@
 // Dropout (Srivastava et al. 2014) as PyTorch scales it. The same call with the same seed drops the same elements, so it
 // serves the forward and the backward pass.
+
+import type { KernelCall } from '../../runtime/call.ts';
 import { GpuError } from '../../runtime/errors.ts';
-import type { KernelCall } from '../../runtime/plan.ts';
 import { layOutParams, type ShaderSource } from '../../runtime/shader.ts';
 import { expectShape, type Tensor } from '../../runtime/tensor.ts';
 import { elementwiseWorkgroups } from '../elementwise.ts';

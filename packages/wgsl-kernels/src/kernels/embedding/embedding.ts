@@ -1,5 +1,5 @@
 // Token ids to their embeddings. The table is frozen, so there is no backward pass.
-import type { KernelCall } from '../../runtime/plan.ts';
+import type { KernelCall } from '../../runtime/call.ts';
 import { layOutParams, type ShaderSource } from '../../runtime/shader.ts';
 import { expectShape, matrixShape, type Tensor } from '../../runtime/tensor.ts';
 import { rowStride, type WeightType } from '../../weights/encode.ts';

@@ -1,5 +1,5 @@
 // The language-model head and its loss in chunks of rows, so that all logits never exist at once.
-import type { KernelCall } from '../../runtime/plan.ts';
+import type { KernelCall } from '../../runtime/call.ts';
 import { expectShape, matrixShape, subTensor, type Tensor } from '../../runtime/tensor.ts';
 import type { WeightMatrix } from '../../weights/weight-matrix.ts';
 import { crossEntropy } from '../cross-entropy/cross-entropy.ts';

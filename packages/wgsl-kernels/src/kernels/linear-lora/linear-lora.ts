@@ -1,11 +1,11 @@
 // A linear layer with a LoRA branch, forward and backward, composed of matrix products (Hu et al. 2021, eq. 3):
-// y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ. W [out, in] is frozen; A [r, in] and B [out, r] are trained. The branch alone is there too, since
-// a layer may have several.
-import type { KernelCall } from '../../runtime/plan.ts';
+// y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ. W [out, in] is frozen; A [r, in] and B [out, r] are trained. The wide half of the branch, (x·Aᵀ)·Bᵀ and
+// its gradient to x, rides on the product with W. The branch alone is there too, since a layer may have several.
+import type { KernelCall } from '../../runtime/call.ts';
 import type { Tensor } from '../../runtime/tensor.ts';
 import type { WeightMatrix } from '../../weights/weight-matrix.ts';
 import { matmulNN, matmulNT, matmulTN } from '../matmul/matmul.ts';
-import { weightNN, weightNT } from '../matmul/weight-matmul.ts';
+import { type MatmulOptions, weightNN, weightNT } from '../matmul/weight-matmul.ts';
 
 export interface LoraForward {
   /** [N, in] */
@@ -34,12 +34,15 @@ export interface LinearLoraForward extends LoraForward {
   readonly xLora?: Tensor;
 }
 
-/** y = x·Wᵀ + s·(xLora·Aᵀ)·Bᵀ; `scale` is s. */
+/** y = x·Wᵀ + s·(xLora·Aᵀ)·Bᵀ + bias + residual; `scale` is s. */
 export function linearLoraForward(
   { x, w, a, b, y, xa, xLora = x }: LinearLoraForward,
-  { scale }: { scale: number },
+  { scale, ...added }: { scale: number } & Pick<MatmulOptions, 'bias' | 'residual'>,
 ): KernelCall[] {
-  return [...weightNT({ x, w, y }), ...loraForward({ x: xLora, a, b, y, xa }, { scale })];
+  return [
+    ...matmulNT({ a: xLora, b: a, c: xa }),
+    ...weightNT({ x, w, y }, { ...added, branch: { input: xa, factor: b, scale } }),
+  ];
 }
 
 export interface LoraBackward {
@@ -73,17 +76,25 @@ export interface LoraBackwardOptions {
   readonly accumulateFactors?: boolean;
 }
 
-/** Gradients of the branch alone: da, db, and that of its input. */
-export function loraBackward(
-  { dy, x, xa, a, b, dxa, dx, dxLora, da, db }: LoraBackward,
+/** s·dy·B, and the gradients of the factors from it. */
+function factorGradients(
+  { dy, x, xa, b, dxa, da, db }: Pick<LoraBackward, 'dy' | 'x' | 'xa' | 'b' | 'dxa' | 'da' | 'db'>,
   { scale, accumulateFactors = false }: LoraBackwardOptions,
+  needsDxa: boolean,
 ): KernelCall[] {
-  const needsDxa = da !== undefined || dx !== undefined || dxLora !== undefined;
   const factors = { accumulate: accumulateFactors };
   return [
-    ...(needsDxa ? matmulNN({ a: dy, b, c: dxa }, { alpha: scale }) : []),
+    ...(needsDxa || da ? matmulNN({ a: dy, b, c: dxa }, { alpha: scale }) : []),
     ...(db ? matmulTN({ a: dy, b: xa, c: db }, { alpha: scale, ...factors }) : []),
     ...(da ? matmulTN({ a: dxa, b: x, c: da }, factors) : []),
+  ];
+}
+
+/** Gradients of the branch alone: da, db, and that of its input. */
+export function loraBackward(branch: LoraBackward, options: LoraBackwardOptions): KernelCall[] {
+  const { a, dxa, dx, dxLora } = branch;
+  return [
+    ...factorGradients(branch, options, dx !== undefined || dxLora !== undefined),
     ...(dxLora ? matmulNN({ a: dxa, b: a, c: dxLora }) : []),
     ...(dx && !dxLora ? matmulNN({ a: dxa, b: a, c: dx }, { accumulate: true }) : []),
   ];
@@ -104,9 +115,12 @@ export function linearLoraBackward(
   { w, xLora, ...branch }: LinearLoraBackward,
   { accumulateDx = false, ...options }: LoraBackwardOptions & { readonly accumulateDx?: boolean },
 ): KernelCall[] {
-  const { dy, x, dx } = branch;
+  const { dy, x, a, dxa, dx, dxLora } = branch;
+  const own = { ...branch, x: xLora ?? x };
+  if (!dx) return loraBackward(own, options);
+  if (dxLora) return [...weightNN({ dy, w, dx }, { accumulate: accumulateDx }), ...loraBackward(own, options)];
   return [
-    ...(dx ? weightNN({ dy, w, dx }, { accumulate: accumulateDx }) : []),
-    ...loraBackward({ ...branch, x: xLora ?? x }, options),
+    ...factorGradients(own, options, true),
+    ...weightNN({ dy, w, dx }, { accumulate: accumulateDx, branch: { input: dxa, factor: a } }),
   ];
 }

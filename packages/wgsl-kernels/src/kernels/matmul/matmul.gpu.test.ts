@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { at, matmul, matmulMagnitude, type ProductKind, type ProductSizes } from '../../reference/index.ts';
+import type { KernelCall } from '../../runtime/call.ts';
 import type { Gpu } from '../../runtime/device.ts';
-import type { KernelCall } from '../../runtime/plan.ts';
 import { EPSILON, expectWithin, openTestGpu, randomNumbers, runKernel } from '../../testing/index.ts';
 import { type MatmulTensors, matmulNN, matmulNT, matmulTN } from './matmul.ts';
 import type { MatmulOptions } from './weight-matmul.ts';

@@ -1,6 +1,6 @@
 // Matrix products of float32 tensors: NT for x·Aᵀ, NN for dy·B, TN for gradients summed over tokens. Products with a frozen
 // weight of any type are in weight-matmul.ts; NT and NN take their f32 shaders.
-import { foldWorkgroups, type KernelCall } from '../../runtime/plan.ts';
+import { foldWorkgroups, type KernelCall } from '../../runtime/call.ts';
 import { layOutParams, type ShaderSource } from '../../runtime/shader.ts';
 import { expectShape, matrixShape, type Tensor } from '../../runtime/tensor.ts';
 import { weightOf } from '../../weights/weight-matrix.ts';

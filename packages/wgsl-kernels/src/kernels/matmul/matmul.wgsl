@@ -1,33 +1,13 @@
 // c = α·a·bᵀ or α·a·b (+ c) for sizes of any kind: b[k, n] lies at k·bInner + n·bColumn. Each invocation keeps an 8×8 tile of c in
 // registers and walks k with running offsets; nothing is staged in workgroup memory, which software adapters would pay for
-// and caches make up for. Indices beyond the edge are clamped for reading and skipped for writing. This text is completed by
-// params.wgsl and by a weight-*.wgsl that reads b.
+// and caches make up for. Indices beyond the edge are clamped for reading and skipped by `store`. This text is completed by
+// params.wgsl, by a text that reads b, and by an epilogue.
 
 @group(0) @binding(1) var<storage, read_write> a: array<f32>;
-@group(0) @binding(3) var<storage, read_write> c: array<f32>;
-
-fn store_row(row: u32, column: u32, low: vec4f, high: vec4f) {
-  if (row >= params.rows) {
-    return;
-  }
-  let base = row * params.cStride + params.cColumn + column;
-  let count = params.columns - column;
-  for (var i = 0u; i < 8u; i++) {
-    if (i >= count) {
-      return;
-    }
-    let value = params.alpha * select(high[i & 3u], low[i & 3u], i < 4u);
-    if (params.accumulate != 0u) {
-      c[base + i] += value;
-    } else {
-      c[base + i] = value;
-    }
-  }
-}
 
 @compute @workgroup_size(32)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) local: u32) {
-  let tile = (wg.y * groups.x + wg.x) * 32u + local;
+  let tile = (params.firstGroup + wg.y * groups.x + wg.x) * 32u + local;
   let tileColumns = (params.columns + 7u) / 8u;
   let row = (tile / tileColumns) * 8u;
   let column = (tile % tileColumns) * 8u;
@@ -78,12 +58,11 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
     b0 += bInner; b1 += bInner; b2 += bInner; b3 += bInner;
     b4 += bInner; b5 += bInner; b6 += bInner; b7 += bInner;
   }
-  store_row(row, column, l0, h0);
-  store_row(row + 1u, column, l1, h1);
-  store_row(row + 2u, column, l2, h2);
-  store_row(row + 3u, column, l3, h3);
-  store_row(row + 4u, column, l4, h4);
-  store_row(row + 5u, column, l5, h5);
-  store_row(row + 6u, column, l6, h6);
-  store_row(row + 7u, column, l7, h7);
+  var low = array<vec4f, 8>(l0, l1, l2, l3, l4, l5, l6, l7);
+  var high = array<vec4f, 8>(h0, h1, h2, h3, h4, h5, h6, h7);
+  let count = min(8u, params.rows - row);
+  for (var i = 0u; i < count; i++) {
+    store(row + i, column, low[i]);
+    store(row + i, column + 4u, high[i]);
+  }
 }

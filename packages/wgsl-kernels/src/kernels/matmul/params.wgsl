@@ -1,6 +1,8 @@
 
 // What the products a·bᵀ and a·b share, b being a weight or a part of one.
 struct Params {
+  // Added to the folded workgroup index, for dispatches that are cut.
+  firstGroup: u32,
   // Whether it is a·bᵀ; only the shader for any sizes asks.
   transposed: u32,
   // Sizes of the product, as far as the part of b goes.
@@ -15,6 +17,9 @@ struct Params {
   cColumn: u32,
   accumulate: u32,
   alpha: f32,
+  // Inner size of the low-rank branch, and its factor.
+  rank: u32,
+  branchScale: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -1,11 +1,15 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { at, matmul, matmulMagnitude } from '../../reference/index.ts';
+import type { KernelCall } from '../../runtime/call.ts';
 import type { Gpu } from '../../runtime/device.ts';
-import { shaderWarnings } from '../../runtime/shader.ts';
+import { canRun, shaderWarnings } from '../../runtime/shader.ts';
+import type { Tensor } from '../../runtime/tensor.ts';
 import { EPSILON, expectWithin, openTestGpu, randomNumbers } from '../../testing/index.ts';
 import { randomWeight, readError, runWithWeight } from '../../testing/weights.ts';
 import { WEIGHT_TYPES, type WeightType } from '../../weights/encode.ts';
-import { type MatmulOptions, weightMatmulShaders, weightNN, weightNT } from './weight-matmul.ts';
+import type { WeightMatrix } from '../../weights/weight-matrix.ts';
+import { weightMatmulShaders } from './variants.ts';
+import { type MatmulOptions, weightNN, weightNT } from './weight-matmul.ts';
 
 // Rows of x, out and in of W: the shapes of matmul.gpu.test.ts, and widths around blocks of 32 and rows of 64.
 const shapes: [rows: number, outputs: number, inputs: number][] = [
@@ -116,6 +120,91 @@ describe('products with a weight', () => {
     }
   }
 
+  // Sizes around the tiles of every variant, in its rows, its columns and its steps of k.
+  const variantShapes: [rows: number, outputs: number, inputs: number, rank: number][] = [
+    [1, 36, 68, 4],
+    [5, 52, 20, 8],
+    [23, 4, 64, 4],
+    [25, 8, 132, 8],
+    [33, 32, 36, 16],
+    [49, 100, 28, 4],
+    [65, 72, 48, 12],
+  ];
+
+  it.each(WEIGHT_TYPES)(
+    'computes the same in every variant, with a branch, a bias and a residual: %s',
+    async (type) => {
+      let tried = 0;
+      for (const [rows, outputs, inputs, rank] of variantShapes) {
+        for (const kind of ['NT', 'NN'] as const) {
+          const random = randomNumbers(rows + outputs + inputs);
+          const weight = randomWeight(type, [outputs, inputs], { seed: rows, limit: 2 ** 27 });
+          const [inner, columns] = kind === 'NT' ? [inputs, outputs] : [outputs, inputs];
+          const factorShape = kind === 'NT' ? [columns, rank] : [rank, columns];
+          const [a, branchInput, factor, bias, residual] = [
+            random.floats(rows * inner),
+            random.floats(rows * rank),
+            random.floats(rank * columns),
+            random.floats(columns),
+            random.floats(rows * columns),
+          ];
+          const tensors = {
+            a: { shape: [rows, inner], data: a },
+            branchInput: { shape: [rows, rank], data: branchInput },
+            factor: { shape: factorShape, data: factor },
+            bias: { shape: [columns], data: bias },
+            residual: { shape: [rows, columns], data: residual },
+            c: { shape: [rows, columns], written: true },
+          };
+          const scale = 1.5;
+          const product = (t: Record<keyof typeof tensors, Tensor>, w: WeightMatrix): KernelCall[] => {
+            const options = {
+              branch: { input: t.branchInput, factor: t.factor, scale },
+              bias: t.bias,
+              residual: t.residual,
+            };
+            return kind === 'NT'
+              ? weightNT({ x: t.a, w, y: t.c }, options)
+              : weightNN({ dy: t.a, w, dx: t.c }, options);
+          };
+          const sizes = { rows, columns, inner };
+          const branchSizes = { rows, columns, inner: rank };
+          const [base, low] = [matmul(kind, a, weight.values, sizes), matmul(kind, branchInput, factor, branchSizes)];
+          const expected = base.map((value, i) => value + scale * at(low, i) + at(bias, i % columns) + at(residual, i));
+          const [magnitude, lowMagnitude] = [
+            matmulMagnitude(kind, a, weight.values, sizes),
+            matmulMagnitude(kind, branchInput, factor, branchSizes),
+          ];
+          const steps = Math.sqrt(inner + rank) + 3 + readError(type);
+          const bound = (i: number): number =>
+            EPSILON *
+            (steps * (at(magnitude, i) + scale * at(lowMagnitude, i)) +
+              Math.abs(at(bias, i % columns)) +
+              2 * Math.abs(at(residual, i)));
+          let names: string[] = [''];
+          let first: Float32Array | null = null;
+          for (let n = 0; n < names.length; n += 1) {
+            const { c } = await runWithWeight(gpu, weight, tensors, (t, w) =>
+              product(t, w).map((call) => {
+                const runnable = (call.variants ?? []).filter(({ shader }) => canRun(gpu, shader));
+                if (runnable.length > 0) names = runnable.map(({ variant }) => variant);
+                const { variants: _, ...plain } = call;
+                return { ...plain, ...runnable[n] };
+              }),
+            );
+            const what = `${kind} ${type} [${rows}, ${inner}] to ${columns} columns, rank ${rank}, ${names[n]}`;
+            expectWithin(what, c, expected, bound);
+            // One fma a step, k upwards, in all of them.
+            first ??= c;
+            if (type !== 'q8') expect(c, what).toEqual(first);
+            tried += 1;
+          }
+        }
+      }
+      expect(tried).toBeGreaterThan(2 * variantShapes.length);
+    },
+  );
+
   it('serves more than 65,535 rows of activations', async () => {
     for (const kind of ['NT', 'NN'] as const) {
       await check({ type: 'q4', kind, shape: [65_541, 8, 4], options: {} });
@@ -136,10 +225,8 @@ describe('products with a weight', () => {
   });
 
   it('compiles every shader without a warning', async () => {
-    for (const shaders of Object.values(weightMatmulShaders)) {
-      for (const shader of Object.values(shaders)) {
-        expect(await shaderWarnings(gpu, { shader, entryPoint: 'main', constants: {} })).toEqual([]);
-      }
+    for (const shader of weightMatmulShaders.filter((each) => canRun(gpu, each))) {
+      expect(await shaderWarnings(gpu, { shader, entryPoint: 'main', constants: {} }), shader.name).toEqual([]);
     }
   });
 });

@@ -1,13 +1,15 @@
 // Sums and norms, in an order that does not depend on timing.
-import type { KernelCall } from '../../runtime/plan.ts';
-import { layOutParams, type ShaderSource } from '../../runtime/shader.ts';
+import type { KernelCall } from '../../runtime/call.ts';
+import { layOutParams } from '../../runtime/shader.ts';
 import { expectShape, subTensor, type Tensor } from '../../runtime/tensor.ts';
+import { vectorShaders, vectorSize } from '../shared/vector.ts';
 import code from './reduce.wgsl?raw';
 
-export const reduceShader: ShaderSource = { name: 'reduce', code };
+export const reduceShaders = vectorShaders('reduce', code);
 
-/** Workgroups, and so partial sums, of the first stage of a norm. */
-export const NORM_PARTIALS = 64;
+/** Invocations, and so partial sums, of the first stage of a norm. */
+export const NORM_PARTIALS = 4096;
+const INVOCATIONS = 64;
 
 /** out [1] (+)= Σ x. Throws GpuError 'shape'. */
 export function reduceSum(
@@ -18,10 +20,10 @@ export function reduceSum(
   return [
     {
       name: 'reduce-sum',
-      shader: reduceShader,
+      shader: reduceShaders[4],
       entryPoint: 'sum',
       bindings: [x, out],
-      uniforms: layOutParams(reduceShader, { count: x.elements, groups: 1, accumulate: accumulate ? 1 : 0 }),
+      uniforms: layOutParams(reduceShaders[4], { count: x.elements, accumulate: accumulate ? 1 : 0 }),
       workgroups: [1, 1, 1],
       flops: x.elements,
       bytes: x.bytes,
@@ -45,26 +47,28 @@ export function gradientNorm({
   const size = 2 * NORM_PARTIALS;
   expectShape('gradient-norm', 'partials', partials, [size * grads.length]);
   expectShape('gradient-norm', 'out', out, [2]);
-  const common = { shader: reduceShader } as const;
   return [
-    ...grads.map(
-      (grad, i): KernelCall => ({
+    ...grads.map((grad, i): KernelCall => {
+      const vector = vectorSize(grad.elements);
+      const shader = reduceShaders[vector];
+      return {
         name: 'gradient-norm-partials',
-        ...common,
+        shader,
         entryPoint: 'sum_squares',
         bindings: [grad, subTensor(partials, i * size, [size])],
-        uniforms: layOutParams(reduceShader, { count: grad.elements, groups: NORM_PARTIALS, accumulate: 0 }),
-        workgroups: [NORM_PARTIALS, 1, 1],
+        bindingSlots: [3, 2],
+        uniforms: layOutParams(shader, { count: grad.elements / vector, accumulate: 0 }),
+        workgroups: [NORM_PARTIALS / INVOCATIONS, 1, 1],
         flops: 2 * grad.elements,
-        bytes: grad.bytes,
-      }),
-    ),
+        bytes: grad.bytes + 4 * size,
+      };
+    }),
     {
       name: 'gradient-norm',
-      ...common,
+      shader: reduceShaders[4],
       entryPoint: 'norm',
       bindings: [partials, out],
-      uniforms: layOutParams(reduceShader, { count: 0, groups: NORM_PARTIALS * grads.length, accumulate: 0 }),
+      uniforms: layOutParams(reduceShaders[4], { count: NORM_PARTIALS * grads.length, accumulate: 0 }),
       workgroups: [1, 1, 1],
       flops: 0,
       bytes: partials.bytes,

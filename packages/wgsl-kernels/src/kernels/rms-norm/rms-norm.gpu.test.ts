@@ -5,8 +5,9 @@ import { EPSILON, expectWithin, openTestGpu, randomNumbers, runKernel } from '..
 import { rmsNormBackward, rmsNormForward } from './rms-norm.ts';
 
 const EPS = 1e-5;
-// Around the eight invocations that share a row and the four rows that share a workgroup; rows of heads, whose queries and
-// keys some models norm one by one.
+const LANES = ['one', 'many'] as const;
+// Around the invocations that share a row, the rows that share a workgroup and the four rows of an invocation; widths that
+// are multiples of four and others; rows of heads, whose queries and keys some models norm one by one.
 const shapes: [rows: number, width: number][] = [
   [1, 1],
   [3, 7],
@@ -19,13 +20,16 @@ const shapes: [rows: number, width: number][] = [
   [2 * 16, 80],
   [3 * 5, 127],
   [130, 128],
+  [9, 516],
+  [3, 2052],
 ];
+const cases = LANES.flatMap((lanes) => shapes.map(([rows, width]) => ({ lanes, rows, width })));
 
 /**
- * Relative error of rstd in epsilons: the sum of squares has √D/2 (all terms are positive), its mean and ε two roundings,
- * all halved by the root; inverseSqrt may err by 2 (WGSL, accuracy of built-ins).
+ * Relative error of rstd in epsilons: the sum of squares has √D/2 (all terms are positive), 1/D, its product and ε half of
+ * one each, all halved by the root; inverseSqrt may err by 2 (WGSL, accuracy of built-ins).
  */
-const rstdError = (width: number): number => (Math.sqrt(width) / 2 + 1) / 2 + 2;
+const rstdError = (width: number): number => (Math.sqrt(width) / 2 + 1.5) / 2 + 2;
 
 describe('rms-norm', () => {
   let gpu: Gpu;
@@ -34,7 +38,7 @@ describe('rms-norm', () => {
     return () => gpu.destroy();
   });
 
-  it.each(shapes)('forward [%i, %i]', async (rows, width) => {
+  it.each(cases)('forward [$rows, $width], $lanes a row', async ({ lanes, rows, width }) => {
     const random = randomNumbers(width);
     const x = random.floats(rows * width, 2);
     const weight = random.floats(width);
@@ -46,7 +50,7 @@ describe('rms-norm', () => {
         y: { shape: [rows, width], written: true },
         rstd: { shape: [rows], written: true },
       },
-      (tensors) => rmsNormForward(tensors, { eps: EPS }),
+      (tensors) => rmsNormForward(tensors, { eps: EPS, lanes }),
     );
     const expected = rmsNorm(x, weight, EPS);
     const relative = rstdError(width);
@@ -70,7 +74,7 @@ describe('rms-norm', () => {
     expectWithin('rstd', rstd, [1 / Math.sqrt(EPS), 1 / Math.sqrt(EPS)], () => 4 * EPSILON * 317);
   });
 
-  it.each(shapes)('backward [%i, %i], replacing and adding', async (rows, width) => {
+  it.each(cases)('backward [$rows, $width], $lanes a row, replacing and adding', async ({ lanes, rows, width }) => {
     const random = randomNumbers(width + 1);
     const x = random.floats(rows * width, 2);
     const weight = random.floats(width);
@@ -92,7 +96,7 @@ describe('rms-norm', () => {
           dy: { shape: [rows, width], data: dy },
           dx: { shape: [rows, width], written: true, ...(accumulate ? { data: before } : {}) },
         },
-        (tensors) => rmsNormBackward(tensors, { accumulate }),
+        (tensors) => rmsNormBackward(tensors, { accumulate, lanes }),
       );
       const old = (i: number): number => (accumulate ? at(before, i) : 0);
       // dx = rstd·g − x·rstd³·mean: g and its two products are three roundings. The sum behind the mean errs by

@@ -1,13 +1,33 @@
 // RMSNorm over the last dimension.
-import { foldWorkgroups, type KernelCall } from '../../runtime/plan.ts';
-import { layOutParams, type ShaderSource } from '../../runtime/shader.ts';
+import type { KernelCall } from '../../runtime/call.ts';
+import { layOutParams } from '../../runtime/shader.ts';
 import { expectShape, matrixShape, type Tensor } from '../../runtime/tensor.ts';
+import { type RowOptions, rowDispatch, rowVariants } from '../shared/rows.ts';
+import { vectorShaders, vectorSize } from '../shared/vector.ts';
 import code from './rms-norm.wgsl?raw';
 
-/** As in the shader. */
-const ROWS_PER_WORKGROUP = 4;
+export const rmsNormShaders = vectorShaders('rms-norm', code);
 
-export const rmsNormShader: ShaderSource = { name: 'rms-norm', code };
+/** Rows of an invocation that shares none, as in the shader. */
+const ROWS_ALONE = 4;
+
+/** What both passes have in common: shader, uniforms and workgroups. */
+function dispatchOf(
+  [rows, width]: readonly [number, number],
+  { pass, lanes, eps, accumulate }: RowOptions & { pass: string; eps: number; accumulate: boolean },
+): Pick<KernelCall, 'shader' | 'entryPoint' | 'workgroups' | 'variants' | 'uniforms'> {
+  const size = vectorSize(width);
+  const shader = rmsNormShaders[size];
+  const vectors = width / size;
+  const dispatch = rowDispatch(rows, { vectors, each: ROWS_ALONE });
+  return {
+    ...rowVariants(shader, dispatch, (each) => `${pass}_${each}`, lanes),
+    uniforms: layOutParams(shader, {
+      ...{ rows, vectors, lanes: dispatch.lanes },
+      ...{ accumulate: accumulate ? 1 : 0, share: 1 / width, eps },
+    }),
+  };
+}
 
 /**
  * y [N, D] = x [N, D] · rstd · weight [D]; rstd [N] is kept for the backward pass. `eps` is the model's rms_norm_eps.
@@ -15,7 +35,7 @@ export const rmsNormShader: ShaderSource = { name: 'rms-norm', code };
  */
 export function rmsNormForward(
   { x, weight, y, rstd }: { x: Tensor; weight: Tensor; y: Tensor; rstd: Tensor },
-  { eps }: { eps: number },
+  { eps, lanes }: { eps: number } & RowOptions,
 ): KernelCall[] {
   const [rows, width] = matrixShape('rms-norm-forward', 'x', x);
   expectShape('rms-norm-forward', 'weight', weight, [width]);
@@ -24,11 +44,8 @@ export function rmsNormForward(
   return [
     {
       name: 'rms-norm-forward',
-      shader: rmsNormShader,
-      entryPoint: 'forward',
       bindings: [x, weight, rstd, y],
-      uniforms: layOutParams(rmsNormShader, { rows, width, accumulate: 0, eps }),
-      workgroups: foldWorkgroups(Math.ceil(rows / ROWS_PER_WORKGROUP)),
+      ...dispatchOf([rows, width], { pass: 'forward', ...(lanes ? { lanes } : {}), eps, accumulate: false }),
       flops: 4 * rows * width,
       bytes: x.bytes + y.bytes + weight.bytes + rstd.bytes,
     },
@@ -38,7 +55,7 @@ export function rmsNormForward(
 /** dx [N, D] (+)= the gradient of the norm; x, weight and rstd as in the forward pass. Throws GpuError 'shape'. */
 export function rmsNormBackward(
   { x, weight, rstd, dy, dx }: { x: Tensor; weight: Tensor; rstd: Tensor; dy: Tensor; dx: Tensor },
-  { accumulate }: { accumulate: boolean },
+  { accumulate, lanes }: { accumulate: boolean } & RowOptions,
 ): KernelCall[] {
   const [rows, width] = matrixShape('rms-norm-backward', 'x', x);
   expectShape('rms-norm-backward', 'weight', weight, [width]);
@@ -48,13 +65,10 @@ export function rmsNormBackward(
   return [
     {
       name: 'rms-norm-backward',
-      shader: rmsNormShader,
-      entryPoint: 'backward',
       bindings: [x, weight, rstd, dy, dx],
-      uniforms: layOutParams(rmsNormShader, { rows, width, accumulate: accumulate ? 1 : 0, eps: 0 }),
-      workgroups: foldWorkgroups(Math.ceil(rows / ROWS_PER_WORKGROUP)),
+      ...dispatchOf([rows, width], { pass: 'backward', ...(lanes ? { lanes } : {}), eps: 0, accumulate }),
       flops: 8 * rows * width,
-      bytes: x.bytes + dy.bytes + dx.bytes + weight.bytes + rstd.bytes,
+      bytes: x.bytes + dy.bytes + (accumulate ? 2 : 1) * dx.bytes + weight.bytes + rstd.bytes,
     },
   ];
 }

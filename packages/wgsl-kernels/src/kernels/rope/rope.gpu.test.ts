@@ -3,7 +3,14 @@ import { at, rope } from '../../reference/index.ts';
 import { ArenaPlan } from '../../runtime/arena.ts';
 import type { Gpu } from '../../runtime/device.ts';
 import { EPSILON, expectWithin, openTestGpu, randomNumbers, runKernel } from '../../testing/index.ts';
-import { ropeBackward, ropeForward, ropeFrequencies, ropeTables } from './rope.ts';
+import {
+  ropeBackward,
+  ropeForward,
+  ropeFrequencies,
+  ropeQueryKeyBackward,
+  ropeQueryKeyForward,
+  ropeTables,
+} from './rope.ts';
 
 const PLAIN = { theta: 10_000, scaling: null };
 
@@ -23,6 +30,7 @@ const shapes: [batch: number, sequence: number, heads: number, headSize: number]
   [2, 5, 3, 6],
   [3, 7, 2, 8],
   [1, 17, 4, 64],
+  [1, 9, 13, 16],
 ];
 
 describe('rope', () => {
@@ -60,6 +68,41 @@ describe('rope', () => {
           const partner = (i % headSize) + headSize / 2 < headSize ? i + headSize / 2 : i - headSize / 2;
           return EPSILON * (Math.abs(at(data, i)) + Math.abs(at(data, partner)));
         });
+      }
+    },
+  );
+
+  it.each([
+    [5, 3, 3, 6],
+    [19, 9, 2, 64],
+    [7, 2, 5, 8],
+  ])(
+    'turns queries and keys as it turns each alone: %i rows, %i and %i heads of %i',
+    async (rows, heads, kvHeads, headSize) => {
+      const random = randomNumbers(rows);
+      const { cos, sin } = ropeTables(rows, headSize, PLAIN);
+      const angles = {
+        positions: { shape: [rows], data: Uint32Array.from({ length: rows }, (_, row) => rows - 1 - row) },
+        cos: { shape: [rows, headSize / 2], data: cos },
+        sin: { shape: [rows, headSize / 2], data: sin },
+      };
+      const tensor = (count: number) => ({
+        shape: [rows, count * headSize],
+        data: random.floats(rows * count * headSize),
+        written: true,
+      });
+      const inputs = { q: tensor(heads), k: tensor(kvHeads), ...angles };
+      for (const [both, each] of [
+        [ropeQueryKeyForward, ropeForward],
+        [ropeQueryKeyBackward, ropeBackward],
+      ] as const) {
+        const { q, k } = await runKernel(gpu, inputs, (tensors) => both(tensors, { heads, kvHeads, headSize }));
+        const apart = await runKernel(gpu, inputs, ({ q: x, k: y, ...rest }) => [
+          ...each({ x, ...rest }, { heads, headSize }),
+          ...each({ x: y, ...rest }, { heads: kvHeads, headSize }),
+        ]);
+        expect(q).toEqual(apart.q);
+        expect(k).toEqual(apart.k);
       }
     },
   );

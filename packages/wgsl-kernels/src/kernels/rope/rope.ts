@@ -1,16 +1,16 @@
 // Rotary position embedding. The tables come from float64 on the CPU: float32 trigonometry of large angles differs by GPU.
+
+import { foldWorkgroups, type KernelCall } from '../../runtime/call.ts';
 import { GpuError } from '../../runtime/errors.ts';
-import type { KernelCall } from '../../runtime/plan.ts';
-import { layOutParams, type ShaderSource } from '../../runtime/shader.ts';
+import { layOutParams } from '../../runtime/shader.ts';
 import { expectShape, matrixShape, type Tensor } from '../../runtime/tensor.ts';
-import { elementwiseWorkgroups } from '../elementwise.ts';
+import { vectorShaders, vectorSize } from '../shared/vector.ts';
 import code from './rope.wgsl?raw';
 
-export const ropeShader: ShaderSource = { name: 'rope', code };
+export const ropeShaders = vectorShaders('rope', code);
 
-export interface RopeTensors {
-  /** [N, heads · headSize], rotated in place. */
-  readonly x: Tensor;
+/** Where rows stand, and by which angles they turn. */
+export interface RopeAngles {
   /** u32 [N]: the position of each row, below P. */
   readonly positions: Tensor;
   /** [P, headSize/2] */
@@ -19,47 +19,92 @@ export interface RopeTensors {
   readonly sin: Tensor;
 }
 
+export interface RopeTensors extends RopeAngles {
+  /** [N, heads · headSize], rotated in place. */
+  readonly x: Tensor;
+}
+
+export interface RopeQueryKeyTensors extends RopeAngles {
+  /** [N, heads · headSize], rotated in place. */
+  readonly q: Tensor;
+  /** [N, kvHeads · headSize], rotated in place. */
+  readonly k: Tensor;
+}
+
 export interface RopeSizes {
   readonly heads: number;
   readonly headSize: number;
 }
 
+/** Heads that an invocation turns. */
+const HEADS_EACH = 4;
+const INVOCATIONS = 64;
+
+/** Throws GpuError 'shape' unless a head has pairs and positions and tables are as {@link RopeAngles} says; gives P. */
+export function expectAngles(
+  name: string,
+  { positions, cos, sin }: RopeAngles,
+  { rows, headSize }: { rows: number; headSize: number },
+): number {
+  if (headSize % 2 !== 0)
+    throw new GpuError('shape', `${name}: a head of ${headSize} elements has no pairs to turn; its size must be even.`);
+  const [count] = matrixShape(name, 'cos', cos);
+  expectShape(name, 'positions', positions, [rows]);
+  expectShape(name, 'cos', cos, [count, headSize / 2]);
+  expectShape(name, 'sin', sin, [count, headSize / 2]);
+  return count;
+}
+
 function rope(
   name: string,
   direction: 1 | -1,
-  { x, positions, cos, sin }: RopeTensors,
-  { heads, headSize }: RopeSizes,
+  { x, k, ...angles }: RopeTensors & { readonly k: Tensor | null },
+  { heads, kvHeads, headSize }: RopeSizes & { readonly kvHeads: number },
 ): KernelCall[] {
-  if (headSize % 2 !== 0)
-    throw new GpuError('shape', `${name}: a head of ${headSize} elements has no pairs to turn; its size must be even.`);
-  const halfHead = headSize / 2;
-  const rows = x.elements / (heads * headSize);
-  const [count] = matrixShape(name, 'cos', cos);
-  expectShape(name, 'x', x, [rows, heads * headSize]);
-  expectShape(name, 'positions', positions, [rows]);
-  expectShape(name, 'cos', cos, [count, halfHead]);
-  expectShape(name, 'sin', sin, [count, halfHead]);
+  const rows = Math.trunc(x.elements / (heads * headSize));
+  expectShape(name, k ? 'q' : 'x', x, [rows, heads * headSize]);
+  if (k) expectShape(name, 'k', k, [rows, kvHeads * headSize]);
+  const count = expectAngles(name, angles, { rows, headSize });
+  const { positions, cos, sin } = angles;
+  const size = vectorSize(headSize / 2);
+  const shader = ropeShaders[size];
+  const halfHead = headSize / 2 / size;
+  const shares = Math.ceil(Math.max(heads, kvHeads) / HEADS_EACH);
+  const moved = x.elements + (k?.elements ?? 0);
   return [
     {
       name,
-      shader: ropeShader,
-      entryPoint: 'main',
-      bindings: [x, cos, sin, positions],
-      uniforms: layOutParams(ropeShader, { rows, heads, halfHead, positions: count, direction }),
-      workgroups: elementwiseWorkgroups(rows * heads * halfHead),
-      flops: 3 * x.elements,
-      bytes: 2 * x.bytes + positions.bytes + cos.bytes + sin.bytes,
+      shader,
+      entryPoint: k ? 'query_key' : 'main',
+      bindings: [x, cos, sin, positions, ...(k ? [k] : [])],
+      uniforms: layOutParams(shader, { rows, heads, kvHeads, halfHead, shares, positions: count, direction }),
+      workgroups: foldWorkgroups(Math.ceil((rows * shares * halfHead) / INVOCATIONS)),
+      flops: 3 * moved,
+      // Of the tables, the rows that are used.
+      bytes: 8 * moved + positions.bytes + Math.min(cos.bytes + sin.bytes, 4 * rows * headSize),
     },
   ];
 }
 
 /** Rotates x. Throws GpuError 'shape'. */
 export const ropeForward = (tensors: RopeTensors, sizes: RopeSizes): KernelCall[] =>
-  rope('rope-forward', 1, tensors, sizes);
+  rope('rope-forward', 1, { ...tensors, k: null }, { ...sizes, kvHeads: 0 });
 
 /** Turns the gradient of the rotated x back. Throws GpuError 'shape'. */
 export const ropeBackward = (tensors: RopeTensors, sizes: RopeSizes): KernelCall[] =>
-  rope('rope-backward', -1, tensors, sizes);
+  rope('rope-backward', -1, { ...tensors, k: null }, { ...sizes, kvHeads: 0 });
+
+export interface RopeQueryKeySizes extends RopeSizes {
+  readonly kvHeads: number;
+}
+
+/** Rotates queries and keys in one dispatch. Throws GpuError 'shape'. */
+export const ropeQueryKeyForward = ({ q, ...rest }: RopeQueryKeyTensors, sizes: RopeQueryKeySizes): KernelCall[] =>
+  rope('rope-query-key-forward', 1, { x: q, ...rest }, sizes);
+
+/** Turns the gradients of rotated queries and keys back in one dispatch. Throws GpuError 'shape'. */
+export const ropeQueryKeyBackward = ({ q, ...rest }: RopeQueryKeyTensors, sizes: RopeQueryKeySizes): KernelCall[] =>
+  rope('rope-query-key-backward', -1, { x: q, ...rest }, sizes);
 
 /** How frequencies are stretched for contexts longer than those trained on. */
 export type RopeScaling =

@@ -30,50 +30,53 @@ describe('swiglu', () => {
     return { gate, up, dout };
   }
 
-  it.each([[1], [63], [64], [65], [1009]])('forward and backward of %i elements', async (count) => {
-    const { gate, up, dout } = inputsOf(count);
-    const shape = [count];
-    const { out } = await runKernel(
-      gpu,
-      { gate: { shape, data: gate }, up: { shape, data: up }, out: { shape, written: true } },
-      swigluForward,
-    );
-    const expected = swiglu(gate, up);
-    expectWithin('out', out, expected, (i) => {
-      const g = at(gate, i);
-      return EPSILON * (sigmoidError(g) + 1) * Math.abs(at(expected, i)) + FLOOR * Math.abs(g * at(up, i));
-    });
-
-    const { dgate, dup } = await runKernel(
-      gpu,
-      {
-        gate: { shape, data: gate },
-        up: { shape, data: up },
-        dout: { shape, data: dout },
-        dgate: { shape, written: true },
-        dup: { shape, written: true },
-      },
-      swigluBackward,
-    );
-    const gradient = swigluGradient(gate, up, dout);
-    expectWithin('dup', dup, gradient.dup, (i) => {
-      const g = at(gate, i);
-      return EPSILON * (sigmoidError(g) + 1) * Math.abs(at(gradient.dup, i)) + FLOOR * Math.abs(g * at(dout, i));
-    });
-    // dgate = c·s·(1 + g·(1 − s)): the error of s counts by g·s in the bracket; 1 − s is rounded once, its product and
-    // the sum twice more.
-    expectWithin('dgate', dgate, gradient.dgate, (i) => {
-      const g = at(gate, i);
-      const [s, error] = [sigmoid(g), sigmoidError(g)];
-      const factor = Math.abs(at(dout, i) * at(up, i)) * s;
-      const bracket = 1 + Math.abs(g) * (1 - s);
-      const inside = Math.abs(g) * (error * s + 1) + bracket;
-      return (
-        EPSILON * factor * (bracket * (error + 2) + inside) +
-        FLOOR * Math.abs(at(dout, i) * at(up, i)) * (1 + Math.abs(g))
+  it.each([[1], [63], [64], [65], [257], [1009], [1028], [2052]])(
+    'forward and backward of %i elements',
+    async (count) => {
+      const { gate, up, dout } = inputsOf(count);
+      const shape = [count];
+      const { out } = await runKernel(
+        gpu,
+        { gate: { shape, data: gate }, up: { shape, data: up }, out: { shape, written: true } },
+        swigluForward,
       );
-    });
-  });
+      const expected = swiglu(gate, up);
+      expectWithin('out', out, expected, (i) => {
+        const g = at(gate, i);
+        return EPSILON * (sigmoidError(g) + 1) * Math.abs(at(expected, i)) + FLOOR * Math.abs(g * at(up, i));
+      });
+
+      const { dgate, dup } = await runKernel(
+        gpu,
+        {
+          gate: { shape, data: gate },
+          up: { shape, data: up },
+          dout: { shape, data: dout },
+          dgate: { shape, written: true },
+          dup: { shape, written: true },
+        },
+        swigluBackward,
+      );
+      const gradient = swigluGradient(gate, up, dout);
+      expectWithin('dup', dup, gradient.dup, (i) => {
+        const g = at(gate, i);
+        return EPSILON * (sigmoidError(g) + 1) * Math.abs(at(gradient.dup, i)) + FLOOR * Math.abs(g * at(dout, i));
+      });
+      // dgate = c·s·(1 + g·(1 − s)): the error of s counts by g·s in the bracket; 1 − s is rounded once, its product and
+      // the sum twice more.
+      expectWithin('dgate', dgate, gradient.dgate, (i) => {
+        const g = at(gate, i);
+        const [s, error] = [sigmoid(g), sigmoidError(g)];
+        const factor = Math.abs(at(dout, i) * at(up, i)) * s;
+        const bracket = 1 + Math.abs(g) * (1 - s);
+        const inside = Math.abs(g) * (error * s + 1) + bracket;
+        return (
+          EPSILON * factor * (bracket * (error + 2) + inside) +
+          FLOOR * Math.abs(at(dout, i) * at(up, i)) * (1 + Math.abs(g))
+        );
+      });
+    },
+  );
 
   it('refuses different shapes', async () => {
     const inputs = {

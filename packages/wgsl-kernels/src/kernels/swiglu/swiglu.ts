@@ -1,28 +1,17 @@
 // SwiGLU, the gated activation of Llama's feed-forward block.
-import type { KernelCall } from '../../runtime/plan.ts';
-import { layOutParams, type ShaderSource } from '../../runtime/shader.ts';
+import type { KernelCall } from '../../runtime/call.ts';
+import { layOutParams } from '../../runtime/shader.ts';
 import { expectShape, type Tensor } from '../../runtime/tensor.ts';
-import { elementwiseWorkgroups } from '../elementwise.ts';
+import { vectorShaders, vectorSize, vectorWorkgroups } from '../shared/vector.ts';
 import code from './swiglu.wgsl?raw';
 
-export const swigluShader: ShaderSource = { name: 'swiglu', code };
+export const swigluShaders = vectorShaders('swiglu', code);
 
 /** out = silu(gate) · up, all [N, F]. Throws GpuError 'shape'. */
 export function swigluForward({ gate, up, out }: { gate: Tensor; up: Tensor; out: Tensor }): KernelCall[] {
   expectShape('swiglu-forward', 'up', up, gate.shape);
   expectShape('swiglu-forward', 'out', out, gate.shape);
-  return [
-    {
-      name: 'swiglu-forward',
-      shader: swigluShader,
-      entryPoint: 'forward',
-      bindings: [gate, up, out],
-      uniforms: layOutParams(swigluShader, { count: gate.elements }),
-      workgroups: elementwiseWorkgroups(gate.elements),
-      flops: 6 * gate.elements,
-      bytes: 3 * gate.bytes,
-    },
-  ];
+  return [describe('forward', [gate, up, out], { flops: 6, streams: 3 })];
 }
 
 /** dgate and dup from dout, all [N, F]; gate and up as in the forward pass. Throws GpuError 'shape'. */
@@ -36,16 +25,28 @@ export function swigluBackward(tensors: {
   const { gate, up, dout, dgate, dup } = tensors;
   for (const [name, tensor] of Object.entries({ up, dout, dgate, dup }))
     expectShape('swiglu-backward', name, tensor, gate.shape);
-  return [
-    {
-      name: 'swiglu-backward',
-      shader: swigluShader,
-      entryPoint: 'backward',
-      bindings: [gate, up, dout, dgate, dup],
-      uniforms: layOutParams(swigluShader, { count: gate.elements }),
-      workgroups: elementwiseWorkgroups(gate.elements),
-      flops: 12 * gate.elements,
-      bytes: 5 * gate.bytes,
-    },
-  ];
+  return [describe('backward', [gate, up, dout, dgate, dup], { flops: 12, streams: 5 })];
+}
+
+/** A call over tensors of one shape; `flops` of an element, `streams` of tensors read or written. */
+function describe(
+  entryPoint: 'forward' | 'backward',
+  bindings: readonly [Tensor, ...Tensor[]],
+  { flops, streams }: { flops: number; streams: number },
+): KernelCall {
+  const [{ elements, bytes }] = bindings;
+  const size = vectorSize(elements);
+  const shader = swigluShaders[size];
+  const count = elements / size;
+  return {
+    name: `swiglu-${entryPoint}`,
+    shader,
+    entryPoint,
+    bindings,
+    uniforms: layOutParams(shader, { count }),
+    workgroups: vectorWorkgroups(count),
+    flops: flops * elements,
+    bytes: streams * bytes,
+    exps: elements,
+  };
 }

@@ -1,0 +1,86 @@
+// What every case is given: the devices that are open, how much effort to spend, and where results go.
+import type { Gpu } from '@weft/trainer';
+import type { Contender, Effort } from '../measure.ts';
+import { interleaved } from '../measure.ts';
+import type { Library } from '../peers/peer.ts';
+import type { Group, Measurement, SuiteOptions } from '../result.ts';
+
+export interface Peer {
+  readonly library: Library;
+  /** 10⁹ operations a second of its product of 512 × 512 × 512; null before it was measured. */
+  gflops: number | null;
+}
+
+/** A measurement before its timings. */
+export interface Described {
+  readonly id: string;
+  readonly group: Group;
+  readonly what: string;
+  readonly flops?: number;
+  readonly bytes?: number;
+  readonly exps?: number;
+}
+
+export interface Context {
+  readonly gpu: Gpu;
+  readonly ours: Library;
+  readonly peers: readonly Peer[];
+  readonly options: SuiteOptions;
+  /** Whether this id is wanted and there is time left. */
+  wants(id: string): boolean;
+  progress(text: string): void;
+  add(measurement: Measurement): void;
+}
+
+/** Of products and single kernels. */
+export const kernelEffort = ({ quick }: SuiteOptions): Effort =>
+  quick ? { rounds: 3, sampleMs: 60, budgetMs: 4_000 } : { rounds: 7, sampleMs: 120, budgetMs: 15_000 };
+
+/** Of whole steps. */
+export const stepEffort = ({ quick }: SuiteOptions): Effort =>
+  quick ? { rounds: 3, sampleMs: 1, budgetMs: 40_000 } : { rounds: 5, sampleMs: 1, budgetMs: 120_000 };
+
+/** A peer this many times slower at products than the other one is left out of a quick run: it cannot be the better one. */
+const HOPELESS = 3;
+
+/**
+ * Why a peer is not to do `flops` operations: at its measured rate one run takes longer than the budget, or, in a quick run,
+ * the other peer is far faster. undefined where it is to run.
+ */
+export function reasonToLeaveOut(
+  { peers, options }: Pick<Context, 'peers' | 'options'>,
+  peer: Peer,
+  flops: number,
+  budgetMs: number,
+): string | undefined {
+  if (peer.gflops === null) return undefined;
+  const milliseconds = flops / peer.gflops / 1e6;
+  if (milliseconds > budgetMs) {
+    const rate = `${peer.gflops.toFixed(2)} GFLOP/s`;
+    return `left out: at its measured ${rate} one run takes over ${Math.round(milliseconds / 1000)} s`;
+  }
+  const best = Math.max(...peers.map(({ gflops }) => gflops ?? 0));
+  if (options.quick && best > HOPELESS * peer.gflops) {
+    return `left out of a quick run: its products are ${(best / peer.gflops).toFixed(1)} times slower than the other peer's`;
+  }
+  return undefined;
+}
+
+/** Measures and reports. */
+export async function measure(
+  context: Context,
+  described: Described,
+  contenders: readonly Contender[],
+  effort: Effort,
+  factsOf: () => Record<string, number> = () => ({}),
+): Promise<Measurement> {
+  const timings = await interleaved(contenders, effort);
+  const { flops = 0, bytes = 0, exps = 0, ...rest } = described;
+  const measurement: Measurement = { ...rest, flops, bytes, exps, timings, facts: factsOf() };
+  const shown = timings.map(({ name, median, error }) =>
+    median === null ? `${name}: ${error}` : `${name} ${median >= 100 ? median.toFixed(0) : median.toFixed(2)} ms`,
+  );
+  context.progress(`${described.id}: ${shown.join(', ')}`);
+  context.add(measurement);
+  return measurement;
+}

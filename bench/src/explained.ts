@@ -1,0 +1,48 @@
+// Which measurement explains that a row misses its gate: row and class of adapter to a heading in docs/benchmarks. An entry
+// is no excuse by itself: the heading must exist, and what stands under it must show why no more can be had.
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Explain } from './gates.ts';
+import type { AdapterClass } from './result.ts';
+
+/** `row` is a row's id, or its beginning where all such rows miss for one reason; `by` a file and heading in docs/benchmarks. */
+export interface Explanation {
+  readonly adapter: AdapterClass;
+  readonly row: string;
+  readonly by: `${string}.md#${string}`;
+}
+
+export const EXPLAINED: readonly Explanation[] = [];
+
+/** The anchors of a Markdown file's headings, as GitHub makes them. */
+export function anchorsOf(markdown: string): Set<string> {
+  const headings = markdown.split('\n').flatMap((line) => /^#{1,6}\s+(.*?)\s*$/.exec(line)?.[1] ?? []);
+  return new Set(
+    headings.map((heading) =>
+      heading
+        .toLowerCase()
+        .replace(/[^\p{L}\p{N}\s_-]/gu, '')
+        .replace(/\s/g, '-'),
+    ),
+  );
+}
+
+/** Explanations whose heading does not exist under `folder`, as lines for a reader. */
+export function brokenExplanations(explained: readonly Explanation[], folder: string): string[] {
+  return explained.flatMap(({ row, by }) => {
+    const [file = '', anchor = ''] = by.split('#');
+    const path = join(folder, file);
+    if (!existsSync(path)) return [`${row}: there is no docs/benchmarks/${file}`];
+    return anchorsOf(readFileSync(path, 'utf8')).has(anchor)
+      ? []
+      : [`${row}: docs/benchmarks/${file} has no heading #${anchor}`];
+  });
+}
+
+/** Looks explanations up; the longest row that fits counts. */
+export function explainBy(explained: readonly Explanation[]): Explain {
+  return (adapter, row) =>
+    explained
+      .filter((each) => each.adapter === adapter && row.startsWith(each.row))
+      .sort((a, b) => b.row.length - a.row.length)[0]?.by;
+}

@@ -1,0 +1,141 @@
+// The shaders a product may run as, best guess first. What they compute is the same to the byte; which is fastest depends on
+// the adapter and on the sizes.
+import type { ShaderSource } from '../../runtime/shader.ts';
+import { WEIGHT_TYPES, type WeightType } from '../../weights/encode.ts';
+import { weightElementCode, weightVectorCode } from '../../weights/shaders.ts';
+import { type Epilogue, epilogueCode } from './epilogue.ts';
+import anyCode from './matmul.wgsl?raw';
+import paramsCode from './params.wgsl?raw';
+import { type Form, registerTile, type TileShape, tileSpan } from './register-tile.ts';
+import { stagedSpan, stagedTile } from './staged-tile.ts';
+
+/** What decides a product's shader beside its variant. */
+export interface Product {
+  readonly form: Form;
+  readonly type: WeightType;
+  readonly branch: boolean;
+  readonly epilogue: Epilogue;
+}
+
+export interface MatmulShape {
+  readonly name: string;
+  readonly suits: 'any' | 'software' | 'hardware';
+  readonly kind: 'any sizes' | 'registers' | 'staged';
+  /** Rows and columns of c that a workgroup computes. */
+  readonly span: readonly [rows: number, columns: number];
+  /** The text of its entry point. */
+  readonly code: (form: Form, withBranch: boolean) => string;
+}
+
+/** Serves any sizes, by single elements; its workgroups take tiles of 8×8, wherever they lie. */
+export const ANY_SIZES: MatmulShape = {
+  name: 'any sizes',
+  suits: 'any',
+  kind: 'any sizes',
+  span: [8, 8],
+  code: () => anyCode,
+};
+/** Tiles of a workgroup of {@link ANY_SIZES}. */
+const ANY_WORKGROUP = 32;
+
+const tile = (shape: TileShape): MatmulShape => ({
+  name: `${shape.quad ? 'quad' : 'own'} ${shape.lanes} ${shape.rows}×${4 * shape.vectors}`,
+  // Software adapters pay per load, which a quad shares; on hardware caches do.
+  suits: shape.quad ? 'software' : 'any',
+  kind: 'registers',
+  span: tileSpan(shape),
+  code: (form, withBranch) => registerTile(form, shape, withBranch),
+});
+const staged = (square: 4 | 8): MatmulShape => ({
+  name: `staged ${stagedSpan(square)}×${stagedSpan(square)}`,
+  // Software adapters pay for barriers, and have no memory that is faster than another.
+  suits: 'hardware',
+  kind: 'staged',
+  span: [stagedSpan(square), stagedSpan(square)],
+  code: (form, withBranch) => stagedTile(form, square, withBranch),
+});
+const columns = (rows: number, vectors: number, quad: boolean): MatmulShape =>
+  tile({ lanes: 'columns', rows, vectors, workgroup: quad ? 8 : 16, quad });
+const rows = (count: number, vectors: number, quad: boolean): MatmulShape =>
+  tile({ lanes: 'rows', rows: count, vectors, workgroup: quad ? 8 : 16, quad });
+
+/** Variants by the kind of product; the first of each needs no optional feature. */
+export interface ShapeClass {
+  readonly name: string;
+  /** Whether the class serves products of so many rows and columns. */
+  readonly serves: (rows: number, columns: number) => boolean;
+  readonly shapes: readonly MatmulShape[];
+}
+
+/** In order: the first class that serves is taken. */
+export const SHAPE_CLASSES: readonly ShapeClass[] = [
+  { name: 'one row', serves: (count) => count === 1, shapes: [columns(1, 1, false)] },
+  { name: 'few rows', serves: (count) => count <= 8, shapes: [columns(8, 1, false), columns(8, 1, true)] },
+  { name: 'four columns', serves: (_, width) => width <= 4, shapes: [rows(8, 1, false), rows(8, 1, true)] },
+  { name: 'eight columns', serves: (_, width) => width <= 8, shapes: [rows(4, 2, false), rows(4, 2, true)] },
+  { name: 'few columns', serves: (_, width) => width < 48, shapes: [rows(4, 4, false), rows(4, 4, true)] },
+  {
+    name: 'wide',
+    serves: () => true,
+    shapes: [columns(16, 2, false), columns(24, 1, true), columns(24, 2, true), staged(4), staged(8)],
+  },
+];
+
+/** The class of a product that reads vectors of four. */
+export function shapeClass(size: { readonly rows: number; readonly columns: number }): ShapeClass {
+  const found = SHAPE_CLASSES.find(({ serves }) => serves(size.rows, size.columns));
+  if (!found) throw new RangeError(`No class serves ${size.rows} rows and ${size.columns} columns.`);
+  return found;
+}
+
+/** Workgroups of a product of this shape. */
+export function workgroupsOf(
+  { kind, span }: MatmulShape,
+  { rows, columns }: { rows: number; columns: number },
+): number {
+  const tiles = Math.ceil(rows / span[0]) * Math.ceil(columns / span[1]);
+  return kind === 'any sizes' ? Math.ceil(tiles / ANY_WORKGROUP) : tiles;
+}
+
+const shaders = new Map<string, ShaderSource>();
+
+/** The shader of a variant; one text for each. */
+export function productShader(product: Product, shape: MatmulShape): ShaderSource {
+  const { form, type, branch, epilogue } = product;
+  const extras = [
+    branch && 'branch',
+    epilogue.bias && 'bias',
+    epilogue.residual && 'residual',
+    !epilogue.vectors && 'elements',
+  ].filter(Boolean);
+  const name = `matmul-${form} ${type} ${shape.name}${extras.map((extra) => ` +${extra}`).join('')}`;
+  const known = shaders.get(name);
+  if (known) return known;
+  const reading = (shape.kind === 'any sizes' ? weightElementCode : weightVectorCode)[type];
+  const shader: ShaderSource = {
+    name,
+    code: shape.code(form, branch) + paramsCode + reading + epilogueCode(epilogue),
+    ...(shape.suits === 'software' ? { enables: ['subgroups'] } : {}),
+  };
+  shaders.set(name, shader);
+  return shader;
+}
+
+/** A shader of every variant, with everything that may be added: what tests compile and search. */
+export const weightMatmulShaders: readonly ShaderSource[] = (['nt', 'nn'] as const).flatMap((form) => {
+  const all = SHAPE_CLASSES.flatMap(({ shapes }) => shapes);
+  const wide = SHAPE_CLASSES.at(-1)?.shapes ?? [];
+  const plain = { vectors: true, bias: false, residual: false };
+  return [
+    ...all.map((shape) => productShader({ form, type: 'f32', branch: false, epilogue: plain }, shape)),
+    ...WEIGHT_TYPES.flatMap((type) =>
+      wide.map((shape) => {
+        const epilogue = { vectors: type === 'f32', bias: true, residual: type === 'f32' };
+        return productShader({ form, type, branch: true, epilogue }, shape);
+      }),
+    ),
+    ...WEIGHT_TYPES.map((type) =>
+      productShader({ form, type, branch: false, epilogue: { vectors: false, bias: true, residual: true } }, ANY_SIZES),
+    ),
+  ];
+});
