@@ -46,7 +46,6 @@ export async function profileStep(
     await graph.run(batches, { ...hyper, step, dropoutSeed: step });
     return {
       milliseconds: performance.now() - began,
-      submits: gpu.counters.submits - before.submits,
       dispatches: gpu.counters.dispatches - before.dispatches,
       encodeMilliseconds: graph.encodeMilliseconds - before.encode,
     };
@@ -54,14 +53,16 @@ export async function profileStep(
   while (!graph.isMeasured) await once();
   let best = await once();
   for (let i = 1; i < STEPS; i += 1) {
+    // As training does.
     graph.splitFor(best.milliseconds);
     const next = await once();
     if (next.milliseconds < best.milliseconds) best = next;
   }
+  graph.splitFor(best.milliseconds);
   const flops = modelFlops(config, graph.matrices, shape);
   const tokens = shape.batch * shape.sequence;
   return {
-    step: stepSummary({ ...best, tokens, modelFlops: flops.total }, peaks),
+    step: stepSummary({ ...best, submits: graph.submits, tokens, modelFlops: flops.total }, peaks),
     flops,
     kernels: await graph.profile(peaks),
   };

@@ -211,12 +211,13 @@ describe('plan', () => {
       plan.destroy();
     }
     const plan = await calls(loops);
-    for (let i = 0; i < 2; i += 1) await plan.runMeasured({ dispatch: long / 4, submit: long / 2 });
+    for (let i = 0; i < 2; i += 1) await plan.runMeasured({ dispatch: long / 4, submit: long / 8 });
     const pieces = plan.dispatches - 1;
-    expect(pieces).toBeGreaterThanOrEqual(3);
-    expect(pieces).toBeLessThanOrEqual(8);
+    // Whatever else the machine does moves this by a factor of two.
+    expect(pieces).toBeGreaterThanOrEqual(2);
+    expect(pieces).toBeLessThanOrEqual(12);
     expect(plan.submits).toBeGreaterThanOrEqual(2);
-    expect(plan.submits).toBeLessThanOrEqual(4);
+    expect(plan.submits).toBeLessThanOrEqual(plan.dispatches);
     plan.destroy();
     arena.destroy();
   });
