@@ -38,13 +38,16 @@ const N = 203;
 const D = 24;
 const COUNT = 4099;
 
-/** The calls with their workgroups in four rows, where only some fit in one. */
+/** The calls, and their variants, with their workgroups in four rows, where only some fit in one. */
 const folded = (calls: KernelCall[]): KernelCall[] =>
-  calls.map((call) => {
-    const [x, y, z] = call.workgroups;
-    if (x < 2 || y > 1 || z > 1)
-      throw new Error(`${call.name} has ${call.workgroups} workgroups; choose another size.`);
-    return { ...call, workgroups: [Math.ceil(x / 4), 4, 1] };
+  calls.map(({ variants, ...call }) => {
+    const inRows = <T extends Pick<KernelCall, 'workgroups'>>(each: T): T => {
+      const [x, y, z] = each.workgroups;
+      if (x < 2 || y > 1 || z > 1)
+        throw new Error(`${call.name} has ${each.workgroups} workgroups; choose another size.`);
+      return { ...each, workgroups: [Math.ceil(x / 4), 4, 1] };
+    };
+    return { ...inRows(call), ...(variants ? { variants: variants.map(inRows) } : {}) };
   });
 
 describe('folded dispatches', () => {

@@ -6,9 +6,9 @@ import { GpuError } from '../../runtime/errors.ts';
 import { layOutParams, paramOffset } from '../../runtime/shader.ts';
 import { expectShape, matrixShape, type Tensor } from '../../runtime/tensor.ts';
 import { invocationWorkgroups } from '../elementwise.ts';
-import { type AttentionVariant, shadersFor } from './shaders.ts';
+import { type AttentionVariant, type AttentionVariantName, shadersFor } from './shaders.ts';
 
-export { attentionShaders } from './shaders.ts';
+export { type AttentionVariantName, attentionShaders } from './shaders.ts';
 
 export interface AttentionSizes {
   readonly heads: number;
@@ -19,21 +19,17 @@ export interface AttentionSizes {
   readonly window: number | null;
   /** Keys a query sees on average, for the cost alone: spans are known to the GPU only. Half of all when left out. */
   readonly meanKeys?: number;
-  /** For tests; when left out, sizes and the plan's device decide. */
+  /** For tests; when left out, sizes and the plan's device decide, as they do in a backward pass that there is none for. */
   readonly variant?: AttentionVariantName;
 }
 
 /**
- * `tile` runs everywhere. `quad` needs `subgroups`, and heads that {@link attentionVariants} names it for. `split`, for few
- * queries, is a forward pass only: a backward pass runs as if it were left out.
+ * Variants there are for heads of this size. `quad` needs `subgroups`. All give the same results but for rounding.
  */
-export type AttentionVariantName = AttentionVariant['variant'] | 'split';
-
-/** Variants there are for heads of this size. All give the same results but for rounding. */
-export const attentionVariants = (headSize: number): AttentionVariantName[] => [
-  ...shadersFor(headSize).variants.map(({ variant }) => variant),
-  'split',
-];
+export function attentionVariants(headSize: number): AttentionVariantName[] {
+  const { many, few } = shadersFor(headSize);
+  return [...many, ...few].map(({ variant }) => variant);
+}
 
 export interface AttentionForward {
   /** [Nq, heads · headSize] */
@@ -71,7 +67,7 @@ const MAX_HEAD_SIZE = 256;
 /** Stands for "no window". */
 const ALL_KEYS = 0xffff_ffff;
 
-/** With as many queries or fewer, the keys of each are split among the invocations of a workgroup. */
+/** With as many queries or fewer, tiles of them would be all but empty. */
 const FEW_QUERIES = 8;
 
 /** Checks shapes; gives shaders and uniforms of every entry point, and what all scores cost. */
@@ -91,13 +87,11 @@ function describe(kernel: string, { q, k, v, spans, out, lse }: AttentionForward
   expectShape(kernel, 'spans', spans, [queries, 2]);
   expectShape(kernel, 'out', out, q.shape);
   expectShape(kernel, 'lse', lse, [queries, heads]);
-  const shaders = shadersFor(headSize);
-  const { parts, rowStats } = shaders;
+  const { parts, rowStats } = shadersFor(headSize);
   const meanKeys = Math.min(sizes.meanKeys ?? keys / 2, window ?? keys);
   return {
     queries,
     keys,
-    shaders,
     common: {
       // All shaders declare the same uniform.
       uniforms: layOutParams(rowStats, {
@@ -125,22 +119,25 @@ function variantsOf(
   kernel: string,
   entryPoint: string,
   { rows, heads }: { rows: number; heads: number },
-  { headSize, variant: only }: AttentionSizes,
+  { headSize, variant: wanted }: AttentionSizes,
 ): Pick<KernelCall, 'shader' | 'entryPoint' | 'workgroups' | 'variants' | 'tuningClass'> {
-  const place = ({ variant, suits, shader, span }: AttentionVariant): KernelVariant => ({
+  const { many, few } = shadersFor(headSize);
+  const place = ({ variant, suits, shader, workgroups }: AttentionVariant): KernelVariant => ({
     ...{ variant, suits, shader, entryPoint },
-    workgroups: foldWorkgroups(Math.ceil(rows / span) * heads),
+    workgroups: foldWorkgroups(workgroups(rows, heads)),
   });
-  const all = shadersFor(headSize).variants.map(place);
-  const fixed = only !== undefined && only !== 'split';
-  const first = fixed ? all.find(({ variant }) => variant === only) : all[0];
-  if (!first) throw new GpuError('shape', `${kernel}: there is no variant ${only} for heads of ${headSize}.`);
+  const isForward = entryPoint === 'forward';
+  const fixed = wanted !== undefined && (isForward || !few.some(({ variant }) => variant === wanted));
+  const fitting = isForward && rows <= FEW_QUERIES ? few : many;
+  const variants = (fixed ? [...many, ...few].filter(({ variant }) => variant === wanted) : fitting).map(place);
+  const [first] = variants;
+  if (!first) throw new GpuError('shape', `${kernel}: there is no variant ${wanted} for heads of ${headSize}.`);
   const { shader, workgroups } = first;
   if (fixed) return { shader, entryPoint, workgroups };
   // Few rows leave many invocations of some variants idle, so they are a class of their own.
   const amount = 2 ** Math.ceil(Math.log2(rows));
   const tuningClass = `attention ${entryPoint}, ${heads} heads of ${headSize}, ${amount} rows`;
-  return { shader, entryPoint, workgroups, variants: all, tuningClass };
+  return { shader, entryPoint, workgroups, variants, tuningClass };
 }
 
 /**
@@ -148,15 +145,13 @@ function variantsOf(
  * Rows between two that are seen may be read too, and must then hold numbers. Throws GpuError 'shape'.
  */
 export function attentionForward(tensors: AttentionForward, sizes: AttentionSizes): KernelCall[] {
-  const { common, shaders, queries, scores, products, variants } = describe('attention-forward', tensors, sizes);
+  const { common, queries, scores, products, variants } = describe('attention-forward', tensors, sizes);
   const { q, k, v, spans, out, lse } = tensors;
-  const { variant = queries <= FEW_QUERIES ? 'split' : undefined } = sizes;
-  const split = { shader: shaders.split, entryPoint: 'forward', workgroups: foldWorkgroups(lse.elements) };
   return [
     {
       name: 'attention-forward',
       ...common,
-      ...(variant === 'split' ? split : variants('forward', queries, sizes.heads)),
+      ...variants('forward', queries, sizes.heads),
       bindings: [q, k, v, spans, out, lse],
       flops: 4 * products,
       exps: scores,
@@ -173,7 +168,7 @@ export function attentionForward(tensors: AttentionForward, sizes: AttentionSize
  */
 export function attentionBackward(tensors: AttentionBackward, sizes: AttentionSizes): KernelCall[] {
   const kernel = 'attention-backward';
-  const { common, shaders, queries, keys, scores, products, variants } = describe(kernel, tensors, sizes);
+  const { common, queries, keys, scores, products, variants } = describe(kernel, tensors, sizes);
   const { q, k, v, spans, keySpans, out, lse, dout, stats, dq, dk, dv } = tensors;
   expectShape(kernel, 'keySpans', keySpans, [keys, 2]);
   expectShape(kernel, 'dout', dout, q.shape);
@@ -186,7 +181,7 @@ export function attentionBackward(tensors: AttentionBackward, sizes: AttentionSi
     {
       name: 'attention-stats',
       ...common,
-      shader: shaders.rowStats,
+      shader: shadersFor(sizes.headSize).rowStats,
       entryPoint: 'row_stats',
       bindingSlots: [5, 6, 7, 8],
       bindings: [out, lse, dout, stats],

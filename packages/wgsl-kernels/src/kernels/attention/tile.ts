@@ -111,8 +111,9 @@ const spread = (tile: string): string => `
 
 /** Adds rows of a tensor, weighted, to sums of every row of the tile. */
 const sums = (result: string, [tensor, place]: Side): string => `
-    for (var n = 0u; n < TILE; n += 1u) {
-      let row = clamp(start + n, begin, end - 1u);
+    // An end that is not known, since loops of a known length are written out, which takes some compilers long.
+    for (var n = 0u; n < min(TILE, end - start); n += 1u) {
+      let row = max(start + n, begin);
       let place = ${place};
       let weight = weights[n * GROUPS + row_group];
       for (var c = 0u; c < COLUMNS; c++) {
