@@ -73,7 +73,7 @@ export const SHAPE_CLASSES: readonly ShapeClass[] = [
   { name: 'few rows', serves: (count) => count <= 8, shapes: [columns(8, 1, false), columns(8, 1, true)] },
   { name: 'four columns', serves: (_, width) => width <= 4, shapes: [rows(8, 1, false), rows(8, 1, true)] },
   { name: 'eight columns', serves: (_, width) => width <= 8, shapes: [rows(4, 2, false), rows(4, 2, true)] },
-  { name: 'few columns', serves: (_, width) => width < 48, shapes: [rows(4, 4, false), rows(4, 4, true)] },
+  { name: 'sixteen columns', serves: (_, width) => width <= 16, shapes: [rows(4, 4, false), rows(4, 4, true)] },
   {
     name: 'wide',
     serves: () => true,
@@ -81,9 +81,13 @@ export const SHAPE_CLASSES: readonly ShapeClass[] = [
   },
 ];
 
-/** The class of a product that reads vectors of four. */
-export function shapeClass(size: { readonly rows: number; readonly columns: number }): ShapeClass {
-  const found = SHAPE_CLASSES.find(({ serves }) => serves(size.rows, size.columns));
+/**
+ * The class of a product that reads vectors of four. Those with a branch are products of a layer's width: few shaders serve
+ * them, since each costs a software adapter seconds to compile.
+ */
+export function shapeClass({ branch }: Product, size: { readonly rows: number; readonly columns: number }): ShapeClass {
+  const width = branch ? Number.POSITIVE_INFINITY : size.columns;
+  const found = SHAPE_CLASSES.find(({ serves }) => serves(size.rows, width));
   if (!found) throw new RangeError(`No class serves ${size.rows} rows and ${size.columns} columns.`);
   return found;
 }

@@ -73,7 +73,9 @@ function call(
       residual: residual !== undefined,
     },
   };
-  const { name: className, shapes } = vectors ? shapeClass(params) : { name: ANY_SIZES.name, shapes: [ANY_SIZES] };
+  const { name: className, shapes } = vectors
+    ? shapeClass(product, params)
+    : { name: ANY_SIZES.name, shapes: [ANY_SIZES] };
   const uniforms = (shader: ShaderSource) =>
     layOutParams(shader, {
       ...params,
