@@ -2,7 +2,6 @@
 export * from './kernels/adamw/adamw.ts';
 export * from './kernels/add/add.ts';
 export * from './kernels/attention/attention.ts';
-export * from './kernels/bias/bias.ts';
 export * from './kernels/copy-rows/copy-rows.ts';
 export * from './kernels/cross-entropy/cross-entropy.ts';
 export * from './kernels/dropout/dropout.ts';

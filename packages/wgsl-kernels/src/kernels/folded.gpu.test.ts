@@ -11,7 +11,6 @@ import { weightOf } from '../weights/weight-matrix.ts';
 import { adamw, adamwHyper } from './adamw/adamw.ts';
 import { add } from './add/add.ts';
 import { attentionBackward, attentionForward } from './attention/attention.ts';
-import { biasAdd } from './bias/bias.ts';
 import { copyRows } from './copy-rows/copy-rows.ts';
 import { crossEntropy } from './cross-entropy/cross-entropy.ts';
 import { dropout } from './dropout/dropout.ts';
@@ -103,7 +102,6 @@ describe('folded dispatches', () => {
     (tensors) => attentionBackward(tensors, heads),
   );
 
-  same('bias', { y: changed(floats(N, D)), bias: floats(D) }, biasAdd);
   same('copy-rows', { x: floats(N, D), rows: integers([N], (i) => N - 1 - i), out: written(N, D) }, copyRows);
   for (const lanes of ['one', 'many'] as const) {
     same(
