@@ -111,9 +111,12 @@ function addStep(form: Form, { rows, vectors }: TileShape, sharesRows: boolean, 
   });
   const sums = times(rows, (i) => {
     const x = sharesRows ? `quadBroadcast(x${Math.floor(i / 4)}, ${i % 4}u)` : `x${i}`;
-    const steps = each(vectors, (v) =>
-      times(4, (q) => `s${i}_${v} = fma(vec4f(v.${'xyzw'[q]}), p${v}_${q}, s${i}_${v});`).join(' '),
-    );
+    // One expression, since SwiftShader pays more for assigning to a sum than for four multiply-adds.
+    const steps = each(vectors, (v) => {
+      const sum = `s${i}_${v}`;
+      const added = ['x', 'y', 'z', 'w'].reduce((before, part, q) => `fma(vec4f(v.${part}), p${v}_${q}, ${before})`, sum);
+      return `${sum} = ${added};`;
+    });
     return `{ let v = ${x}; ${steps} }`;
   });
   return [...parts, ...sums].map((line) => `    ${line}`).join('\n');
