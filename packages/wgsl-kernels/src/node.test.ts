@@ -23,7 +23,10 @@ async function turnsWhile(promise: Promise<unknown>): Promise<number> {
 
 it('leaves the processor to the GPU while waiting for it, and only then', async () => {
   const { device } = gpu;
-  const buffer = device.createBuffer({ size: 64 * 1024 * 1024, usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC });
+  const buffer = device.createBuffer({
+    size: 64 * 1024 * 1024,
+    usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC,
+  });
   const encoder = device.createCommandEncoder();
   for (let i = 0; i < 20; i += 1) encoder.clearBuffer(buffer);
   device.queue.submit([encoder.finish()]);

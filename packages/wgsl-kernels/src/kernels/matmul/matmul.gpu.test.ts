@@ -83,6 +83,53 @@ describe('matmul', () => {
     });
   }
 
+  it('TN gives the same where a side is short, in every variant', async () => {
+    const names = new Set<string>();
+    for (const [short, long, inner] of [
+      [4, 4, 1],
+      [4, 172, 63],
+      [8, 36, 130],
+      [12, 64, 5],
+      [16, 20, 256],
+    ] as const) {
+      for (const [rows, columns] of [
+        [short, long],
+        [long, short],
+      ] as const) {
+        const random = randomNumbers(rows + 7 * columns);
+        const a = random.floats(rows * inner);
+        const b = random.floats(inner * columns);
+        const before = random.floats(rows * columns, 3);
+        const magnitude = matmulMagnitude('TN', a, b, { rows, columns, inner });
+        const expected = matmul('TN', a, b, { rows, columns, inner }).map((value, i) => 0.5 * value + at(before, i));
+        const run = async (variant: string) => {
+          const { c } = await runKernel(
+            gpu,
+            {
+              a: { shape: [inner, rows], data: a },
+              b: { shape: [inner, columns], data: b },
+              c: { shape: [rows, columns], written: true, data: before },
+            },
+            (tensors) =>
+              matmulTN(tensors, { alpha: 0.5, accumulate: true }).map(({ variants = [], ...call }) => {
+                for (const each of variants) names.add(each.variant);
+                return { ...call, ...variants.find((each) => each.variant === variant) };
+              }),
+          );
+          expectWithin(
+            `matmulTN ${variant} [${inner}, ${rows}]ᵀ·[${inner}, ${columns}]`,
+            c,
+            expected,
+            (i) => EPSILON * ((Math.sqrt(inner) + 1.5) * 0.5 * at(magnitude, i) + 0.5 * Math.abs(at(before, i))),
+          );
+        };
+        await run('tiles');
+        if (gpu.subgroups) await run('quad');
+      }
+    }
+    expect([...names].sort()).toEqual(['quad', 'tiles']);
+  });
+
   it('is exact on whole numbers', async () => {
     const random = randomNumbers(3);
     const sizes = { rows: 19, columns: 23, inner: 101 };

@@ -1,16 +1,28 @@
 // Matrix products of float32 tensors: NT for x·Aᵀ, NN for dy·B, TN for gradients summed over tokens. Products with a frozen
 // weight of any type are in weight-matmul.ts; NT and NN take their f32 shaders.
-import { foldWorkgroups, type KernelCall } from '../../runtime/call.ts';
+import { foldWorkgroups, type KernelCall, type KernelVariant } from '../../runtime/call.ts';
 import { layOutParams, type ShaderSource } from '../../runtime/shader.ts';
 import { expectShape, matrixShape, type Tensor } from '../../runtime/tensor.ts';
 import { weightOf } from '../../weights/weight-matrix.ts';
 import tallCode from './tall.wgsl?raw';
+import { MOST_SHORT_VECTORS, type ShortSide, TALL_QUAD_WORKGROUP, tallQuadCode } from './tall-quad.ts';
 import tall4Code from './tall4.wgsl?raw';
 import { type MatmulOptions, weightNN, weightNT } from './weight-matmul.ts';
 
 export const tallMatmulShader: ShaderSource = { name: 'matmul-tall', code: tallCode };
 /** For M and N that are multiples of four; {@link tallMatmulShader} serves all others. */
 export const tallVectorMatmulShader: ShaderSource = { name: 'matmul-tall4', code: tall4Code };
+
+const tallQuadShader = (short: ShortSide, vectors: number): ShaderSource => ({
+  name: `matmul-tall-quad ${short} ${4 * vectors}`,
+  code: tallQuadCode(short, vectors),
+  enables: ['subgroups'],
+});
+/** By the vectors of the short side, from one: for M or N of 4, 8, 12 or 16, the other being a multiple of four. */
+export const tallQuadMatmulShaders: Readonly<Record<ShortSide, readonly ShaderSource[]>> = {
+  rows: Array.from({ length: MOST_SHORT_VECTORS }, (_, i) => tallQuadShader('rows', i + 1)),
+  columns: Array.from({ length: MOST_SHORT_VECTORS }, (_, i) => tallQuadShader('columns', i + 1)),
+};
 
 /** Rows and columns of a tile of c, and tiles of a workgroup. */
 const TILE = 8;
@@ -50,15 +62,37 @@ export function matmulTN(
   expectShape('matmulTN', 'b', b, [inner, columns]);
   expectShape('matmulTN', 'c', c, [rows, columns]);
   const tiles = Math.ceil(rows / TILE) * Math.ceil(columns / TILE);
-  const shader = rows % 4 === 0 && columns % 4 === 0 ? tallVectorMatmulShader : tallMatmulShader;
+  const isVectors = rows % 4 === 0 && columns % 4 === 0;
+  const tiled: KernelVariant = {
+    variant: 'tiles',
+    suits: 'any',
+    shader: isVectors ? tallVectorMatmulShader : tallMatmulShader,
+    entryPoint: 'main',
+    workgroups: foldWorkgroups(Math.ceil(tiles / TILES)),
+  };
+  const short: ShortSide = rows <= columns ? 'rows' : 'columns';
+  const shared = isVectors ? tallQuadMatmulShaders[short][Math.min(rows, columns) / 4 - 1] : undefined;
+  const quad: KernelVariant[] = shared
+    ? [
+        {
+          variant: 'quad',
+          suits: 'software',
+          shader: shared,
+          entryPoint: 'main',
+          workgroups: foldWorkgroups(Math.ceil(Math.max(rows, columns) / 4 / TALL_QUAD_WORKGROUP)),
+        },
+      ]
+    : [];
+  const { shader, entryPoint, workgroups } = tiled;
   return [
     {
       name: 'matmul-tn',
       shader,
-      entryPoint: 'main',
+      entryPoint,
+      workgroups,
+      ...(shared ? { variants: [tiled, ...quad], tuningClass: `matmul, tall, ${short}` } : {}),
       bindings: [a, b, c],
       uniforms: layOutParams(shader, { rows, columns, inner, accumulate: accumulate ? 1 : 0, alpha }),
-      workgroups: foldWorkgroups(Math.ceil(tiles / TILES)),
       flops: 2 * rows * columns * inner,
       bytes: a.bytes + b.bytes + c.bytes,
     },

@@ -114,7 +114,10 @@ function addStep(form: Form, { rows, vectors }: TileShape, sharesRows: boolean, 
     // One expression, since SwiftShader pays more for assigning to a sum than for four multiply-adds.
     const steps = each(vectors, (v) => {
       const sum = `s${i}_${v}`;
-      const added = ['x', 'y', 'z', 'w'].reduce((before, part, q) => `fma(vec4f(v.${part}), p${v}_${q}, ${before})`, sum);
+      const added = ['x', 'y', 'z', 'w'].reduce(
+        (before, part, q) => `fma(vec4f(v.${part}), p${v}_${q}, ${before})`,
+        sum,
+      );
       return `${sum} = ${added};`;
     });
     return `{ let v = ${x}; ${steps} }`;

@@ -54,8 +54,8 @@ const staged = (square: 4 | 8): MatmulShape => ({
   span: [stagedSpan(square), stagedSpan(square)],
   code: (form, withBranch) => stagedTile(form, square, withBranch),
 });
-const columns = (rows: number, vectors: number, quad: boolean): MatmulShape =>
-  tile({ lanes: 'columns', rows, vectors, workgroup: quad ? 8 : 16, quad });
+const columns = (rows: number, vectors: number, quad: boolean, workgroup = quad ? 8 : 16): MatmulShape =>
+  tile({ lanes: 'columns', rows, vectors, workgroup, quad });
 const rows = (count: number, vectors: number, quad: boolean): MatmulShape =>
   tile({ lanes: 'rows', rows: count, vectors, workgroup: quad ? 8 : 16, quad });
 
@@ -77,7 +77,8 @@ export const SHAPE_CLASSES: readonly ShapeClass[] = [
   {
     name: 'wide',
     serves: () => true,
-    shapes: [columns(16, 2, false), columns(24, 1, true), columns(24, 2, true), staged(4), staged(8)],
+    // Of the shared ones the first suits subgroups of eight and more, the second those of four.
+    shapes: [columns(16, 2, false), columns(24, 1, true), columns(32, 4, true, 4), staged(4), staged(8)],
   },
 ];
 
