@@ -10,6 +10,8 @@ export interface KernelVariant {
   readonly variant: string;
   /** Adapters it was written for; any when left out. */
   readonly suits?: 'any' | 'software' | 'hardware';
+  /** Invocations of a subgroup it was written for; any number when left out. It is right for all. */
+  readonly subgroup?: { readonly least: number; readonly most: number };
   readonly shader: ShaderSource;
   readonly entryPoint: string;
   readonly workgroups: readonly [x: number, y: number, z: number];

@@ -19,7 +19,7 @@ interface Tuning {
 const tunings = new WeakMap<GPUDevice, Tuning>();
 
 /** Changes whenever variants or classes do, so that choices among others are forgotten. */
-const VERSION = 1;
+const VERSION = 2;
 
 /** Under what choices of this device are kept. */
 export const tuningAdapter = ({ adapter }: Gpu): string =>
@@ -54,7 +54,10 @@ const asCall = (call: KernelCall, { shader, entryPoint, workgroups }: KernelVari
 function candidatesOf(gpu: Gpu, { variants = [] }: KernelCall): KernelVariant[] {
   const runnable = variants.filter(({ shader }) => canRun(gpu, shader));
   const kind = gpu.adapter.software ? 'software' : 'hardware';
-  const suited = runnable.filter(({ suits }) => suits === kind);
+  const size = gpu.subgroups?.smallest ?? 1;
+  const suited = runnable.filter(
+    ({ suits, subgroup }) => suits === kind && (!subgroup || (size >= subgroup.least && size <= subgroup.most)),
+  );
   return suited.length > 0 ? suited : runnable.filter(({ suits = 'any' }) => suits === 'any');
 }
 

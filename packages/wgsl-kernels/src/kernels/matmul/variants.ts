@@ -1,5 +1,6 @@
 // The shaders a product may run as, best guess first. What they compute is the same to the byte; which is fastest depends on
 // the adapter and on the sizes.
+import type { KernelVariant } from '../../runtime/call.ts';
 import type { ShaderSource } from '../../runtime/shader.ts';
 import { WEIGHT_TYPES, type WeightType } from '../../weights/encode.ts';
 import { weightElementCode, weightVectorCode } from '../../weights/shaders.ts';
@@ -20,6 +21,8 @@ export interface Product {
 export interface MatmulShape {
   readonly name: string;
   readonly suits: 'any' | 'software' | 'hardware';
+  /** Invocations of a subgroup it was written for. */
+  readonly subgroup?: KernelVariant['subgroup'];
   readonly kind: 'any sizes' | 'registers' | 'staged';
   /** Rows and columns of c that a workgroup computes. */
   readonly span: readonly [rows: number, columns: number];
@@ -54,10 +57,18 @@ const staged = (square: 4 | 8): MatmulShape => ({
   span: [stagedSpan(square), stagedSpan(square)],
   code: (form, withBranch) => stagedTile(form, square, withBranch),
 });
-const columns = (rows: number, vectors: number, quad: boolean, workgroup = quad ? 8 : 16): MatmulShape =>
-  tile({ lanes: 'columns', rows, vectors, workgroup, quad });
+const columns = (rows: number, vectors: number, quad: boolean): MatmulShape =>
+  tile({ lanes: 'columns', rows, vectors, workgroup: quad ? 8 : 16, quad });
 const rows = (count: number, vectors: number, quad: boolean): MatmulShape =>
   tile({ lanes: 'rows', rows: count, vectors, workgroup: quad ? 8 : 16, quad });
+
+/** lavapipe computes eight invocations or more at a time, in as many registers of the processor as hold this tile. */
+const WIDE_SUBGROUPS: MatmulShape = { ...columns(24, 1, true), subgroup: { least: 8, most: 128 } };
+/** SwiftShader computes four at a time and keeps a tile in memory, so that only the number of loads counts. */
+const NARROW_SUBGROUPS: MatmulShape = {
+  ...tile({ lanes: 'columns', rows: 32, vectors: 4, workgroup: 4, quad: true }),
+  subgroup: { least: 4, most: 4 },
+};
 
 /** Variants by the kind of product; the first of each needs no optional feature. */
 export interface ShapeClass {
@@ -77,8 +88,7 @@ export const SHAPE_CLASSES: readonly ShapeClass[] = [
   {
     name: 'wide',
     serves: () => true,
-    // Of the shared ones the first suits subgroups of eight and more, the second those of four.
-    shapes: [columns(16, 2, false), columns(24, 1, true), columns(32, 4, true, 4), staged(4), staged(8)],
+    shapes: [columns(16, 2, false), WIDE_SUBGROUPS, NARROW_SUBGROUPS, staged(4), staged(8)],
   },
 ];
 

@@ -91,6 +91,7 @@ function call(
     return {
       variant: shape.name,
       suits: shape.suits,
+      ...(shape.subgroup ? { subgroup: shape.subgroup } : {}),
       shader,
       entryPoint: 'main',
       workgroups: foldWorkgroups(workgroupsOf(shape, params)),
