@@ -1,8 +1,10 @@
 // WebGPU in Node: Dawn, from the npm package `webgpu`. Set-up points it at a Vulkan driver through the environment.
 import { create, globals } from 'webgpu';
 
-/** Between two looks whether what is awaited is done, milliseconds. */
-const NAP_MS = 0.25;
+/** Between two looks whether what is awaited is done, milliseconds: short at first, longer as the wait goes on. */
+const FIRST_NAP_MS = 0.1;
+const LONGEST_NAP_MS = 2;
+const NAP_GROWTH = 1.1;
 
 /**
  * Makes waiting for the GPU leave the processor to others. Dawn looks whether work is done on every turn of the event loop,
@@ -13,10 +15,12 @@ function napWhileAwaited(waits: readonly { readonly prototype: object; readonly 
   const cell = new Int32Array(new SharedArrayBuffer(4));
   let awaited = 0;
   let isNapping = false;
+  let milliseconds = FIRST_NAP_MS;
   const nap = (): void => {
     isNapping = awaited > 0;
     if (!isNapping) return;
-    Atomics.wait(cell, 0, 0, NAP_MS);
+    Atomics.wait(cell, 0, 0, milliseconds);
+    milliseconds = Math.min(LONGEST_NAP_MS, milliseconds * NAP_GROWTH);
     setImmediate(nap);
   };
   const settled = (): void => {
@@ -28,6 +32,7 @@ function napWhileAwaited(waits: readonly { readonly prototype: object; readonly 
       const promise = wait.apply(this, args);
       promise.then(settled, settled);
       awaited += 1;
+      milliseconds = FIRST_NAP_MS;
       if (!isNapping) setImmediate(nap);
       isNapping = true;
       return promise;
