@@ -19,6 +19,7 @@ const measurement = (partial: Partial<Measurement> & Pick<Measurement, 'id' | 'g
   flops: 0,
   bytes: 0,
   exps: 0,
+  yardsticks: {},
   facts: {},
   ...partial,
 });
@@ -61,6 +62,13 @@ describe('products', () => {
     const rows = rowsOf(resultOf([matmul]), never);
     expect(rowOf(rows, 'matmul-nt-512/share')).toMatchObject({ figure: 50, unit: '%', verdict: { kind: 'pass' } });
     expect(rowOf(rows, 'matmul-nt-512/peer')).toMatchObject({ figure: 4, unit: '×', verdict: { kind: 'pass' } });
+  });
+
+  it('are held to the peak that took turns with them, where one did', () => {
+    const slow = { ...matmul, yardsticks: { f32: 60 } };
+    expect(rowOf(rowsOf(resultOf([slow]), never), 'matmul-nt-512/share').figure).toBeCloseTo(83.3, 1);
+    const bound = measurement({ id: 'adamw', group: 'pointwise', bytes: 5e7, yardsticks: { copy: 8, exp: 1 } });
+    expect(rowOf(rowsOf(resultOf([bound]), never), 'adamw/share').figure).toBeCloseTo(62.5, 1);
   });
 
   it('meet different gates on different adapters', () => {

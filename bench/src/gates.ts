@@ -178,7 +178,13 @@ function addStep(table: Table, measurement: Measurement, parts: Parts, peakGflop
   }
   const mfu = time === null ? null : share(flops, time, peakGflops);
   table.add(
-    { id: `${id}/mfu`, what: `${what}, LoRA-MFU`, figure: mfu, unit: '%', note: `${(flops / 1e9).toFixed(2)} GFLOP` },
+    {
+      id: `${id}/mfu`,
+      what: `${what}, LoRA-MFU`,
+      figure: mfu,
+      unit: '%',
+      note: `${(flops / 1e9).toFixed(2)} GFLOP, ${peakGflops.toPrecision(3)} GFLOP/s at the same time`,
+    },
     id.includes('s15') ? GATES.mfu : null,
   );
   const { submits, encodeMs, inspectedMs } = facts;
@@ -200,9 +206,10 @@ function addStep(table: Table, measurement: Measurement, parts: Parts, peakGflop
 }
 
 function addPointwise(table: Table, measurement: Measurement, time: number | null, { peaks }: SuiteResult): void {
-  const { id, what, bytes, exps } = measurement;
-  const copy = bytes / peaks.gigabytes / 1e6;
-  const exp = peaks.gigaexps === null ? 0 : exps / peaks.gigaexps / 1e6;
+  const { id, what, bytes, exps, yardsticks } = measurement;
+  const copy = bytes / (yardsticks.copy ?? peaks.gigabytes) / 1e6;
+  const expRate = yardsticks.exp ?? peaks.gigaexps;
+  const exp = expRate === null ? 0 : exps / expRate / 1e6;
   const bound = exp > copy ? 'the exp rate' : 'copying';
   table.add(
     {
@@ -239,13 +246,13 @@ function addQuantised(table: Table, measurement: Measurement, time: number | nul
 export function rowsOf(result: SuiteResult, explain: Explain): Row[] {
   const { peaks, measurements, adapter } = result;
   const table = new Table(adapter.class === 'other-software' ? null : adapter.class, explain);
-  const peak = (id: string, what: string, figure: number | null, unit: string) => {
+  const addPeak = (id: string, what: string, figure: number | null, unit: string) => {
     if (figure !== null) table.add({ id: `peak-${id}`, what: `measured peak, ${what}`, figure, unit, note: '' }, null);
   };
-  peak('f32', 'float32 multiply-adds', peaks.gflops, 'GFLOP/s');
-  peak('f16', 'float16 multiply-adds', peaks.f16Gflops, 'GFLOP/s');
-  peak('copy', 'copying, reads and writes', peaks.gigabytes, 'GB/s');
-  peak('exp', 'exponentials', peaks.gigaexps, 'Gexp/s');
+  addPeak('f32', 'float32 multiply-adds', peaks.gflops, 'GFLOP/s');
+  addPeak('f16', 'float16 multiply-adds', peaks.f16Gflops, 'GFLOP/s');
+  addPeak('copy', 'copying, reads and writes', peaks.gigabytes, 'GB/s');
+  addPeak('exp', 'exponentials', peaks.gigaexps, 'Gexp/s');
 
   for (const measurement of measurements) {
     const parts = partsOf(measurement);
@@ -253,12 +260,16 @@ export function rowsOf(result: SuiteResult, explain: Explain): Row[] {
     const { id, what, group, flops } = measurement;
     const time = parts.own.median;
     const error = parts.own.error ?? '';
+    const peak = measurement.yardsticks.f32 ?? peaks.gflops;
     const shareRow = (): Ungated => ({
       id: `${id}/share`,
       what: `${what}, share of peak`,
-      figure: time === null ? null : share(flops, time, peaks.gflops),
+      figure: time === null ? null : share(flops, time, peak),
       unit: '%',
-      note: time === null ? error : `${ms(time)}, ${(flops / time / 1e6).toPrecision(3)} GFLOP/s`,
+      note:
+        time === null
+          ? error
+          : `${ms(time)}, ${(flops / time / 1e6).toPrecision(3)} GFLOP/s of ${peak.toPrecision(3)} at the same time`,
     });
     switch (group) {
       case 'matmul':
@@ -286,7 +297,7 @@ export function rowsOf(result: SuiteResult, explain: Explain): Row[] {
         break;
       }
       case 'step':
-        addStep(table, measurement, parts, peaks.gflops);
+        addStep(table, measurement, parts, peak);
         break;
       case 'first-step':
         table.add({ id, what, figure: time === null ? null : time / 1000, unit: 's', note: '' }, GATES.firstStep);

@@ -28,6 +28,7 @@ const result: SuiteResult = {
       flops: 1e9,
       bytes: 0,
       exps: 0,
+      yardsticks: {},
       facts: { tokens: 1024 },
     },
   ],

@@ -35,6 +35,9 @@ export type Group =
   | 'step'
   | 'first-step';
 
+/** What a kernel may be held to: the measured peak of what bounds it. */
+export type Yardstick = 'f32' | 'copy' | 'exp';
+
 /** One thing measured, ours first and the peers after. */
 export interface Measurement {
   readonly id: string;
@@ -47,6 +50,8 @@ export interface Measurement {
   readonly bytes: number;
   /** Exponentials of one run. */
   readonly exps: number;
+  /** Peaks measured in turns with it, 10⁹ a second: on a machine that is slower for a while, all are. */
+  readonly yardsticks: Readonly<Partial<Record<Yardstick, number>>>;
   /** Beside times: tokens, submits, encodeMs, lossGap … */
   readonly facts: Readonly<Record<string, number>>;
 }

@@ -1,5 +1,5 @@
 // The whole bench on one GPU entry: the same code, in the same bundle, in Node and in the page. Measures and judges nothing.
-import { measurePeaks } from '@weft/wgsl-kernels';
+import { measurePeaks, openPeakProbes } from '@weft/wgsl-kernels';
 import manifest from '../package.json' with { type: 'json' };
 import type { Context, Peer } from './cases/context.ts';
 import { kernelCases } from './cases/kernels.ts';
@@ -66,7 +66,8 @@ export async function runSuite(
     }
   }
 
-  const context: Context = { gpu, ours, peers, options, ...reporting };
+  const probes = await openPeakProbes(gpu, measured);
+  const context: Context = { gpu, ours, peers, options, probes, ...reporting };
   for (const kind of ['NT', 'NN'] as const) await matmulCase(context, SMALLEST, kind);
   for (const name of options.quick ? (['s15-4k', 's026'] as const) : (['s15-32k', 's15-4k', 's026'] as const))
     await stepCase(context, name);
@@ -78,6 +79,7 @@ export async function runSuite(
   const { vendor, architecture, device, description, software } = gpu.adapter;
   const names = { vendor, architecture, device, description };
   const adapter: AdapterFacts = { ...names, features: [...gpu.features].sort(), class: classOf(names, software) };
+  probes.destroy();
   await ours.close();
   return { adapter, peaks: { gflops, gigabytes, f16Gflops, gigaexps }, libraries, measurements, seconds: seconds() };
 }

@@ -1,9 +1,10 @@
 // What every case is given: the devices that are open, how much effort to spend, and where results go.
 import type { Gpu } from '@weft/trainer';
+import type { PeakProbes } from '@weft/wgsl-kernels';
 import type { Contender, Effort } from '../measure.ts';
 import { interleaved } from '../measure.ts';
 import type { Library } from '../peers/peer.ts';
-import type { Group, Measurement, SuiteOptions } from '../result.ts';
+import type { Group, Measurement, SuiteOptions, Yardstick } from '../result.ts';
 
 export interface Peer {
   readonly library: Library;
@@ -26,6 +27,7 @@ export interface Context {
   readonly ours: Library;
   readonly peers: readonly Peer[];
   readonly options: SuiteOptions;
+  readonly probes: PeakProbes;
   /** Whether this id is wanted and there is time left. */
   wants(id: string): boolean;
   progress(text: string): void;
@@ -66,7 +68,35 @@ export function reasonToLeaveOut(
   return undefined;
 }
 
-/** Measures and reports. */
+/** The yardsticks of a group, by what bounds it. */
+const YARDSTICKS: Readonly<Record<Group, readonly Yardstick[]>> = {
+  matmul: ['f32'],
+  'model-matmul': ['f32'],
+  lora: ['f32'],
+  quantised: ['f32'],
+  attention: ['f32'],
+  pointwise: ['copy', 'exp'],
+  step: ['f32'],
+  decode: [],
+  'first-step': [],
+};
+
+/** The device's peak as a contender of its own. */
+function yardstickOf({ probes }: Context, yardstick: Yardstick): Contender {
+  const { run } = probes[yardstick];
+  return {
+    name: `measured peak, ${yardstick}`,
+    prepare: () =>
+      Promise.resolve({
+        async run(times: number) {
+          for (let i = 0; i < times; i += 1) await run();
+        },
+        destroy: () => undefined,
+      }),
+  };
+}
+
+/** Measures and reports. What the group is held to takes turns with the contenders. */
 export async function measure(
   context: Context,
   described: Described,
@@ -74,9 +104,16 @@ export async function measure(
   effort: Effort,
   factsOf: () => Record<string, number> = () => ({}),
 ): Promise<Measurement> {
-  const timings = await interleaved(contenders, effort);
+  const held = YARDSTICKS[described.group];
+  const all = await interleaved([...contenders, ...held.map((each) => yardstickOf(context, each))], effort);
+  const timings = all.slice(0, contenders.length);
+  const rates = held.flatMap((each, i) => {
+    const milliseconds = all[contenders.length + i]?.median;
+    return milliseconds ? [[each, context.probes[each].amount / milliseconds / 1e6] as const] : [];
+  });
   const { flops = 0, bytes = 0, exps = 0, ...rest } = described;
-  const measurement: Measurement = { ...rest, flops, bytes, exps, timings, facts: factsOf() };
+  const yardsticks = Object.fromEntries(rates);
+  const measurement: Measurement = { ...rest, flops, bytes, exps, timings, yardsticks, facts: factsOf() };
   const shown = timings.map(({ name, median, error }) =>
     median === null ? `${name}: ${error}` : `${name} ${median >= 100 ? median.toFixed(0) : median.toFixed(2)} ms`,
   );

@@ -140,6 +140,7 @@ export async function firstStepCase(
       flops: modelFlops(workload),
       bytes: 0,
       exps: 0,
+      yardsticks: {},
       facts: { preparedMs: made },
     });
   } finally {

@@ -1,7 +1,7 @@
 // What this device reaches at best, measured: the yardstick for a kernel's share of it. A sweep of small kernels, of which
 // the fastest counts, since what suits one device slows another down. Wall-clock time, so that devices without timestamp
 // queries are measured too.
-import { ArenaPlan } from './arena.ts';
+import { type Arena, ArenaPlan } from './arena.ts';
 import { foldWorkgroups, type KernelCall } from './call.ts';
 import type { Gpu } from './device.ts';
 import { compileCalls, type Plan, PlanRecorder } from './plan.ts';
@@ -162,8 +162,7 @@ function copyProbe({ lanes, each, entryPoint }: Copy, { x, out }: Places): Probe
   return { ...probe(COPY_BYTES / 4), larger: probe(COPY_BYTES) };
 }
 
-/** Throws GpuError 'out-of-memory' where 128 MiB cannot be had, or 'device-lost'. */
-export async function measurePeaks(gpu: Gpu): Promise<MeasuredPeaks> {
+async function allocatePlaces(gpu: Gpu): Promise<{ arena: Arena; places: Places }> {
   const memory = new ArenaPlan();
   const refs = {
     x: memory.tensor('copy from', [COPY_BYTES / 4]),
@@ -171,13 +170,20 @@ export async function measurePeaks(gpu: Gpu): Promise<MeasuredPeaks> {
     work: memory.tensor('loops', [1], 'u32'),
   };
   const arena = await memory.allocate(gpu);
+  return { arena, places: { x: arena.get(refs.x), out: arena.get(refs.out), work: arena.get(refs.work) } };
+}
+
+const probesOf = (gpu: Gpu, places: Places): Probe[] => [
+  ...ARITHMETIC.filter(({ shader }) => canRun(gpu, shader)).flatMap((each) => arithmeticProbes(each, places)),
+  ...COPIES.map((each) => copyProbe(each, places)),
+];
+
+/** Throws GpuError 'out-of-memory' where 128 MiB cannot be had, or 'device-lost'. */
+export async function measurePeaks(gpu: Gpu): Promise<MeasuredPeaks> {
+  const { arena, places } = await allocatePlaces(gpu);
   const plans: Plan[] = [];
   try {
-    const places = { x: arena.get(refs.x), out: arena.get(refs.out), work: arena.get(refs.work) };
-    const probes = [
-      ...ARITHMETIC.filter(({ shader }) => canRun(gpu, shader)).flatMap((each) => arithmeticProbes(each, places)),
-      ...COPIES.map((each) => copyProbe(each, places)),
-    ];
+    const probes = probesOf(gpu, places);
     await compileCalls(
       gpu,
       probes.map(({ call }) => call),
@@ -213,6 +219,56 @@ export async function measurePeaks(gpu: Gpu): Promise<MeasuredPeaks> {
   } finally {
     for (const plan of plans) plan.destroy();
     arena.destroy();
+  }
+}
+
+/** The fastest kernel of a sweep, to be timed beside other work: a machine that is slower for a while slows both. */
+export interface PeakProbe {
+  /** Operations, bytes or exponentials of one run, which takes some hundredths of a second. */
+  readonly amount: number;
+  /** Resolves when the GPU has done it. */
+  run(): Promise<void>;
+}
+
+export interface PeakProbes extends Readonly<Record<'f32' | 'copy' | 'exp', PeakProbe>> {
+  destroy(): void;
+}
+
+/** The probes behind these peaks of this device. Throws as {@link measurePeaks} does. */
+export async function openPeakProbes(gpu: Gpu, { sweep }: MeasuredPeaks): Promise<PeakProbes> {
+  const { arena, places } = await allocatePlaces(gpu);
+  const plans: Plan[] = [];
+  const destroy = () => {
+    for (const plan of plans) plan.destroy();
+    arena.destroy();
+  };
+  const open = async (measure: PeakSample['measure']): Promise<PeakProbe> => {
+    const [fastest] = sweep.filter((sample) => sample.measure === measure).sort((a, b) => b.rate - a.rate);
+    const probe = probesOf(gpu, places)
+      .flatMap(({ larger, ...plain }) => (larger ? [plain, larger] : [plain]))
+      .find((each) => each.measure === measure && each.variant === fastest?.variant);
+    if (!probe || !fastest) throw new RangeError(`No kernel of this device's sweep measures ${measure}.`);
+    const recorder = new PlanRecorder(gpu);
+    recorder.call(probe.call);
+    const plan = await recorder.finish();
+    plans.push(plan);
+    const units = Math.max(1, Math.ceil((LONG_ENOUGH_MS * fastest.rate * 1e6) / probe.amount));
+    const time = stopwatch(gpu);
+    return {
+      amount: units * probe.amount,
+      async run() {
+        await time(() => {
+          if (probe.unit === 'loop') arena.write(places.work, Uint32Array.of(units));
+          for (let i = 0; i < (probe.unit === 'loop' ? 1 : units); i += 1) plan.run();
+        });
+      },
+    };
+  };
+  try {
+    return { f32: await open('f32'), copy: await open('copy'), exp: await open('exp'), destroy };
+  } catch (error) {
+    destroy();
+    throw error;
   }
 }
 
