@@ -27,7 +27,7 @@ const measurement = (partial: Partial<Measurement> & Pick<Measurement, 'id' | 'g
 function resultOf(measurements: Measurement[], adapter: AdapterFacts['class'] = 'lavapipe'): SuiteResult {
   return {
     adapter: { vendor: '', architecture: '', device: '', description: 'test', features: [], class: adapter },
-    peaks: { gflops: 100, gigabytes: 10, f16Gflops: null, gigaexps: 1 },
+    peaks: { gflops: 100, gigabytes: 10, loadGigabytes: null, f16Gflops: null, gigaexps: 1 },
     libraries: [],
     measurements,
     seconds: 1,

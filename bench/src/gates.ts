@@ -252,6 +252,7 @@ export function rowsOf(result: SuiteResult, explain: Explain): Row[] {
   addPeak('f32', 'float32 multiply-adds', peaks.gflops, 'GFLOP/s');
   addPeak('f16', 'float16 multiply-adds', peaks.f16Gflops, 'GFLOP/s');
   addPeak('copy', 'copying, reads and writes', peaks.gigabytes, 'GB/s');
+  addPeak('load', 'loads from a cache', peaks.loadGigabytes, 'GB/s');
   addPeak('exp', 'exponentials', peaks.gigaexps, 'Gexp/s');
 
   for (const measurement of measurements) {

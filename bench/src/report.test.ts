@@ -14,7 +14,7 @@ const result: SuiteResult = {
     features: ['shader-f16'],
     class: 'gpu',
   },
-  peaks: { gflops: 100, gigabytes: 10, f16Gflops: null, gigaexps: null },
+  peaks: { gflops: 100, gigabytes: 10, loadGigabytes: null, f16Gflops: null, gigaexps: null },
   libraries: ['weft', '@jax-js/jax 0'],
   measurements: [
     {

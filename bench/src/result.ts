@@ -18,7 +18,9 @@ export interface Peaks {
   readonly gflops: number;
   /** 10⁹ bytes a second, reads and writes together. */
   readonly gigabytes: number;
-  /** The same in float16; null where not offered or not measured. */
+  /** 10⁹ bytes a second that kernels load from a cache; null where not measured. */
+  readonly loadGigabytes: number | null;
+  /** Operations in float16; null where not offered or not measured. */
   readonly f16Gflops: number | null;
   /** 10⁹ exponentials a second; null where not measured. */
   readonly gigaexps: number | null;

@@ -49,8 +49,10 @@ export async function runSuite(
   const ours = await openWeft(entry);
   const { gpu } = ours;
   const measured = await measurePeaks(gpu);
-  const { gflops, gigabytes, f16Gflops, gigaexps } = measured;
-  say(`peaks: ${gflops.toFixed(1)} GFLOP/s, ${gigabytes.toFixed(1)} GB/s, ${gigaexps.toFixed(2)} Gexp/s`);
+  const { gflops, gigabytes, loadGigabytes, f16Gflops, gigaexps } = measured;
+  say(
+    `peaks: ${gflops.toFixed(1)} GFLOP/s, ${gigabytes.toFixed(1)} GB/s, ${loadGigabytes.toFixed(1)} GB/s of loads, ${gigaexps.toFixed(2)} Gexp/s`,
+  );
 
   const peers: Peer[] = [];
   const libraries = [ours.name];
@@ -81,5 +83,11 @@ export async function runSuite(
   const adapter: AdapterFacts = { ...names, features: [...gpu.features].sort(), class: classOf(names, software) };
   probes.destroy();
   await ours.close();
-  return { adapter, peaks: { gflops, gigabytes, f16Gflops, gigaexps }, libraries, measurements, seconds: seconds() };
+  return {
+    adapter,
+    peaks: { gflops, gigabytes, loadGigabytes, f16Gflops, gigaexps },
+    libraries,
+    measurements,
+    seconds: seconds(),
+  };
 }

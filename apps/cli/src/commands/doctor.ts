@@ -172,7 +172,7 @@ function describeDevice(gpu: Gpu, peaks: MeasuredPeaks): string[] {
     `Features in use: ${used.join(', ') || 'none beyond the standard'}${subgroups ? ` of ${sizes}${subgroups.largest}` : ''}`,
     `Measured peaks: ${peaks.gflops.toFixed(1)} GFLOP/s float32${
       peaks.f16Gflops === null ? '' : `, ${peaks.f16Gflops.toFixed(1)} float16`
-    }, ${peaks.gigabytes.toFixed(1)} GB/s copying, ${peaks.gigaexps.toFixed(2)} billion exponentials/s`,
+    }, ${peaks.gigabytes.toFixed(1)} GB/s copying, ${peaks.loadGigabytes.toFixed(1)} GB/s loaded from caches, ${peaks.gigaexps.toFixed(2)} billion exponentials/s`,
     '',
     table([['limit', 'value'], ...SHOWN_LIMITS.map((limit) => [limit, gpu.limits[limit]])]),
   ];

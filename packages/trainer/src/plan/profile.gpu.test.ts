@@ -17,7 +17,7 @@ beforeAll(async () => {
 });
 afterAll(() => gpu.destroy());
 
-const peaks = { gflops: 10, f16Gflops: null, gigabytes: 5, gigaexps: 1, sweep: [] };
+const peaks = { gflops: 10, f16Gflops: null, gigabytes: 5, loadGigabytes: 10, gigaexps: 1, sweep: [] };
 
 it.each([[4], [2]])('names every kernel and sums the step up, %i rows at a time', async (microBatch) => {
   const spec = plainSpec(4);

@@ -7,7 +7,7 @@ import type { Gpu } from './device.ts';
 import { type Plan, PlanRecorder } from './plan.ts';
 import { profilePlan, profilePlans, stepSummary } from './profiler.ts';
 
-const peaks = { gflops: 100, f16Gflops: null, gigabytes: 10, gigaexps: 1, sweep: [] };
+const peaks = { gflops: 100, f16Gflops: null, gigabytes: 10, loadGigabytes: 10, gigaexps: 1, sweep: [] };
 
 describe('profiler', () => {
   let gpu: Gpu;

@@ -11,7 +11,7 @@ afterAll(() => gpu.destroy());
 
 it('measures peaks that a device can have, and leaves nothing behind', async () => {
   const peaks = await measurePeaks(gpu);
-  const { gflops, f16Gflops, gigabytes, gigaexps, sweep } = peaks;
+  const { gflops, f16Gflops, gigabytes, loadGigabytes, gigaexps, sweep } = peaks;
   // From the slowest software adapter to ten of the fastest GPUs.
   expect(gflops).toBeGreaterThan(0.1);
   expect(gflops).toBeLessThan(1e6);
@@ -23,7 +23,10 @@ it('measures peaks that a device can have, and leaves nothing behind', async () 
   expect(f16Gflops !== null).toBe(gpu.features.has('shader-f16'));
   const best = (measure: string) =>
     Math.max(...sweep.filter((each) => each.measure === measure).map(({ rate }) => rate));
-  expect([best('f32'), best('copy'), best('exp')]).toEqual([gflops, gigabytes, gigaexps]);
+  expect([best('f32'), best('copy'), best('load'), best('exp')]).toEqual([gflops, gigabytes, loadGigabytes, gigaexps]);
+  // Each load is added to a sum, which takes an operation of the many a device does at least.
+  expect(loadGigabytes).toBeGreaterThan(0.01);
+  expect(loadGigabytes).toBeLessThan(4 * gflops);
   expect(sweep.every(({ rate }) => rate > 0)).toBe(true);
   expect(new Set(sweep.map(({ measure, variant }) => `${measure} ${variant}`)).size).toBe(sweep.length);
   // The fastest of each runs again by itself, no faster than the best of many runs by much.

@@ -7,12 +7,13 @@ import type { Gpu } from './device.ts';
 import { compileCalls, type Plan, PlanRecorder } from './plan.ts';
 import arithmeticCode from './roofline.wgsl?raw';
 import copyCode from './roofline-copy.wgsl?raw';
+import loadCode from './roofline-load.wgsl?raw';
 import { canRun, layOutParams, type ShaderSource } from './shader.ts';
 import type { Tensor } from './tensor.ts';
 
 /** One variant of the sweep. */
 export interface PeakSample {
-  readonly measure: 'f32' | 'f16' | 'copy' | 'exp';
+  readonly measure: 'f32' | 'f16' | 'copy' | 'load' | 'exp';
   /** Such as `vec4 × 8, 64 a workgroup`: type, chains, invocations. */
   readonly variant: string;
   /** 10⁹ operations, bytes or exponentials a second. */
@@ -26,6 +27,8 @@ export interface MeasuredPeaks {
   readonly f16Gflops: number | null;
   /** 10⁹ bytes a second, reads and writes together, between places larger than caches. */
   readonly gigabytes: number;
+  /** 10⁹ bytes a second that kernels load where all is in a cache: what bounds products on adapters that pay for loads. */
+  readonly loadGigabytes: number;
   /** 10⁹ float32 exponentials a second. */
   readonly gigaexps: number;
   /** Everything that was tried. */
@@ -49,14 +52,16 @@ interface Arithmetic {
   readonly shader: ShaderSource;
 }
 
+const totalCode = (lanes: 1 | 4): string =>
+  `fn total(v: Value) -> f32 { return ${lanes === 1 ? 'f32(v)' : 'f32((v.x + v.y) + (v.z + v.w))'}; }`;
+
 function arithmetic(scalar: Scalar, lanes: 1 | 4, invocations: number, chains: readonly number[]): Arithmetic {
-  const total = lanes === 1 ? 'f32(v)' : 'f32((v.x + v.y) + (v.z + v.w))';
   const shader: ShaderSource = {
     name: `roofline-${scalar}x${lanes}-${invocations}`,
     code: `alias Scalar = ${scalar};
 alias Value = ${valueType(scalar, lanes)};
 const INVOCATIONS = ${invocations}u;
-fn total(v: Value) -> f32 { return ${total}; }
+${totalCode(lanes)}
 ${arithmeticCode}`,
     ...(scalar === 'f16' ? { enables: ['f16'] } : {}),
   };
@@ -92,9 +97,16 @@ const copyShader = (lanes: Lanes): ShaderSource => ({
 });
 const COPY_SHADERS: Readonly<Record<Lanes, ShaderSource>> = { 1: copyShader(1), 4: copyShader(4), 16: copyShader(16) };
 
+const loadShader = (lanes: 1 | 4): ShaderSource => ({
+  name: `roofline-load-x${lanes}`,
+  code: `alias Value = ${valueType('f32', lanes)};\n${totalCode(lanes)}\n${loadCode}`,
+});
+const LOAD_SHADERS: Readonly<Record<1 | 4, ShaderSource>> = { 1: loadShader(1), 4: loadShader(4) };
+
 export const rooflineShaders: readonly ShaderSource[] = [
   ...ARITHMETIC.map(({ shader }) => shader),
   ...Object.values(COPY_SHADERS),
+  ...Object.values(LOAD_SHADERS),
 ];
 
 /** Enough invocations to fill a large GPU. */
@@ -102,6 +114,8 @@ const INVOCATIONS = 2 ** 17;
 /** Multiply-adds and exponentials of one loop, over all chains. */
 const MULTIPLY_ADDS_A_LOOP = 128;
 const EXPONENTIALS_A_LOOP = 8;
+/** Values that an invocation reads in one loop. */
+const LOADS_A_LOOP = 16;
 /** Bytes of each side of a copy: beyond most caches, within a default binding. A slow device copies a quarter of it. */
 const COPY_BYTES = 64 * 1024 * 1024;
 /** A measurement is as long as this before it is believed, and well below what a watchdog or a user would notice. */
@@ -173,9 +187,18 @@ async function allocatePlaces(gpu: Gpu): Promise<{ arena: Arena; places: Places 
   return { arena, places: { x: arena.get(refs.x), out: arena.get(refs.out), work: arena.get(refs.work) } };
 }
 
+const loadProbe = (lanes: 1 | 4, { x, out, work }: Places): Probe => ({
+  measure: 'load',
+  variant: valueType('f32', lanes),
+  unit: 'loop',
+  call: describe(LOAD_SHADERS[lanes], 'load', [x, out, work], INVOCATIONS, INVOCATIONS / 64),
+  amount: LOADS_A_LOOP * 4 * lanes * INVOCATIONS,
+});
+
 const probesOf = (gpu: Gpu, places: Places): Probe[] => [
   ...ARITHMETIC.filter(({ shader }) => canRun(gpu, shader)).flatMap((each) => arithmeticProbes(each, places)),
   ...COPIES.map((each) => copyProbe(each, places)),
+  ...([1, 4] as const).map((lanes) => loadProbe(lanes, places)),
 ];
 
 /** Throws GpuError 'out-of-memory' where 128 MiB cannot be had, or 'device-lost'. */
@@ -213,6 +236,7 @@ export async function measurePeaks(gpu: Gpu): Promise<MeasuredPeaks> {
       gflops: await best(runs, 'f32'),
       f16Gflops: gpu.features.has('shader-f16') ? await best(runs, 'f16') : null,
       gigabytes: await best(runs, 'copy'),
+      loadGigabytes: await best(runs, 'load'),
       gigaexps: await best(runs, 'exp'),
       sweep: runs.map(({ probe: { measure: of, variant }, rate }) => ({ measure: of, variant, rate })),
     };
