@@ -301,8 +301,9 @@ test.describe('with a run', () => {
   test('a GPU lost in mid-training: the lease goes back, a fresh device goes on, the round commits', async ({
     browser,
   }) => {
+    // Steps enough for the others to train still when the fresh device has compiled: a round in which nobody trains ends.
     await createRun(admin, {
-      fields: { ...SMALL, Name: 'shaky', Ranks: '2, 4', 'Steps a round': '60' },
+      fields: { ...SMALL, Name: 'shaky', Ranks: '2, 4', 'Steps a round': '300' },
       tasks: ['country continent'],
     });
     await admin.getByRole('button', { name: 'Start', exact: true }).click();
