@@ -131,7 +131,9 @@ describe('weft doctor', () => {
     expect(step.mfu).toBeGreaterThan(0);
     expect(step.mfu).toBeLessThan(1);
     const { out } = await weft(...args);
-    expect(out).toMatch(/Measured peaks: [\d.]+ GFLOP\/s float32.* GB\/s copying, [\d.]+ GB\/s loaded from caches, [\d.]+ billion exponentials/);
+    expect(out).toMatch(
+      /Measured peaks: [\d.]+ GFLOP\/s float32.* GB\/s copying, [\d.]+ GB\/s loaded from caches, [\d.]+ billion exponentials/,
+    );
     expect(out).toMatch(/kernel +dispatches +ms +of the step/);
     expect(out).toMatch(/adamw .* % +of (FMA|copy|exp)/);
     expect(out).toMatch(/tokens\/s, LoRA-MFU [\d.]+ %/);
