@@ -5,13 +5,14 @@ import { layOutParams, type ShaderSource } from '../../runtime/shader.ts';
 import { expectShape, matrixShape, type Tensor } from '../../runtime/tensor.ts';
 import { weightOf } from '../../weights/weight-matrix.ts';
 import tallCode from './tall.wgsl?raw';
+import tallParamsCode from './tall-params.wgsl?raw';
 import { MOST_SHORT_VECTORS, type ShortSide, TALL_QUAD_WORKGROUP, tallQuadCode } from './tall-quad.ts';
 import tall4Code from './tall4.wgsl?raw';
 import { type MatmulOptions, weightNN, weightNT } from './weight-matmul.ts';
 
-export const tallMatmulShader: ShaderSource = { name: 'matmul-tall', code: tallCode };
+export const tallMatmulShader: ShaderSource = { name: 'matmul-tall', code: tallParamsCode + tallCode };
 /** For M and N that are multiples of four; {@link tallMatmulShader} serves all others. */
-export const tallVectorMatmulShader: ShaderSource = { name: 'matmul-tall4', code: tall4Code };
+export const tallVectorMatmulShader: ShaderSource = { name: 'matmul-tall4', code: tallParamsCode + tall4Code };
 
 const tallQuadShader = (short: ShortSide, vectors: number): ShaderSource => ({
   name: `matmul-tall-quad ${short} ${4 * vectors}`,

@@ -3,6 +3,7 @@
 // short one together and hand it round, for adapters that pay per load. Sums k upwards, and cuts it nowhere: software
 // adapters have few cores, which the long side alone keeps busy.
 import { each, times } from './register-tile.ts';
+import paramsCode from './tall-params.wgsl?raw';
 
 export type ShortSide = 'rows' | 'columns';
 
@@ -29,17 +30,7 @@ export function tallQuadCode(short: ShortSide, vectors: number): string {
             return `store((4u * column + ${e}u) * ${vectors}u + ${v}u, vec4f(${turned}));`;
           }),
         );
-  return `
-struct Params {
-  rows: u32,
-  columns: u32,
-  inner: u32,
-  accumulate: u32,
-  alpha: f32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read_write> a: array<vec4f>;
+  return `${paramsCode}@group(0) @binding(1) var<storage, read_write> a: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> b: array<vec4f>;
 @group(0) @binding(3) var<storage, read_write> c: array<vec4f>;
 

@@ -2,15 +2,6 @@
 // A workgroup owns four 8×8 tiles of c, eight invocations each. Every invocation sums a slice of K in registers; the slices
 // are then added in a fixed order through workgroup memory, so that equal input gives equal bytes.
 
-struct Params {
-  rows: u32,
-  columns: u32,
-  inner: u32,
-  accumulate: u32,
-  alpha: f32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read_write> a: array<f32>;
 @group(0) @binding(2) var<storage, read_write> b: array<f32>;
 @group(0) @binding(3) var<storage, read_write> c: array<f32>;

@@ -1,14 +1,5 @@
 // c = α·aᵀ·b (+ c) as in tall.wgsl, for M and N that are multiples of four: a row of the tile of a and of b is two vec4.
 
-struct Params {
-  rows: u32,
-  columns: u32,
-  inner: u32,
-  accumulate: u32,
-  alpha: f32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read_write> a: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> b: array<vec4f>;
 @group(0) @binding(3) var<storage, read_write> c: array<vec4f>;
