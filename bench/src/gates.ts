@@ -147,6 +147,10 @@ function addPeerRow(table: Table, measurement: Measurement, { own, best, peers }
   table.add(row, gate);
 }
 
+/** What the peak was while this took turns with it: a machine that is slower for a while is seen by it. Judged is the best. */
+const inTurns = (rate: number | undefined, unit: string): string =>
+  rate === undefined ? '' : `; the peak in its turns: ${rate.toPrecision(3)} ${unit}`;
+
 /** Of what `rate` (10⁹ a second) allows, in per cent. */
 const share = (amount: number, milliseconds: number, rate: number): number =>
   (100 * amount) / (milliseconds * rate * 1e6);
@@ -207,17 +211,21 @@ function addStep(table: Table, measurement: Measurement, parts: Parts, peakGflop
 
 function addPointwise(table: Table, measurement: Measurement, time: number | null, { peaks }: SuiteResult): void {
   const { id, what, bytes, exps, yardsticks } = measurement;
-  const copy = bytes / (yardsticks.copy ?? peaks.gigabytes) / 1e6;
-  const expRate = yardsticks.exp ?? peaks.gigaexps;
-  const exp = expRate === null ? 0 : exps / expRate / 1e6;
-  const bound = exp > copy ? 'the exp rate' : 'copying';
+  const copy = bytes / peaks.gigabytes / 1e6;
+  const exp = peaks.gigaexps === null ? 0 : exps / peaks.gigaexps / 1e6;
+  const isExp = exp > copy;
+  const bound = isExp ? 'the exp rate' : 'copying';
+  const turns = isExp ? inTurns(yardsticks.exp, 'Gexp/s') : inTurns(yardsticks.copy, 'GB/s');
   table.add(
     {
       id: `${id}/share`,
       what: `${what}, share of what ${bound} allows`,
       figure: time === null ? null : (100 * Math.max(copy, exp)) / time,
       unit: '%',
-      note: time === null ? (measurement.timings[0]?.error ?? '') : `${ms(time)}; ${ms(Math.max(copy, exp))} at best`,
+      note:
+        time === null
+          ? (measurement.timings[0]?.error ?? '')
+          : `${ms(time)}; ${ms(Math.max(copy, exp))} at best${turns}`,
     },
     GATES.pointwiseShare,
   );
@@ -261,16 +269,15 @@ export function rowsOf(result: SuiteResult, explain: Explain): Row[] {
     const { id, what, group, flops } = measurement;
     const time = parts.own.median;
     const error = parts.own.error ?? '';
-    const peak = measurement.yardsticks.f32 ?? peaks.gflops;
     const shareRow = (): Ungated => ({
       id: `${id}/share`,
       what: `${what}, share of peak`,
-      figure: time === null ? null : share(flops, time, peak),
+      figure: time === null ? null : share(flops, time, peaks.gflops),
       unit: '%',
       note:
         time === null
           ? error
-          : `${ms(time)}, ${(flops / time / 1e6).toPrecision(3)} GFLOP/s of ${peak.toPrecision(3)} at the same time`,
+          : `${ms(time)}, ${(flops / time / 1e6).toPrecision(3)} GFLOP/s${inTurns(measurement.yardsticks.f32, 'GFLOP/s')}`,
     });
     switch (group) {
       case 'matmul':
@@ -298,7 +305,7 @@ export function rowsOf(result: SuiteResult, explain: Explain): Row[] {
         break;
       }
       case 'step':
-        addStep(table, measurement, parts, peak);
+        addStep(table, measurement, parts, peaks.gflops);
         break;
       case 'first-step':
         table.add({ id, what, figure: time === null ? null : time / 1000, unit: 's', note: '' }, GATES.firstStep);

@@ -52,7 +52,7 @@ export interface Measurement {
   readonly bytes: number;
   /** Exponentials of one run. */
   readonly exps: number;
-  /** Peaks measured in turns with it, 10⁹ a second: on a machine that is slower for a while, all are. */
+  /** Peaks measured in turns with it, 10⁹ a second: they tell a machine that is slower for a while. */
   readonly yardsticks: Readonly<Partial<Record<Yardstick, number>>>;
   /** Beside times: tokens, submits, encodeMs, lossGap … */
   readonly facts: Readonly<Record<string, number>>;
