@@ -1,8 +1,10 @@
 // What one dispatch of a kernel is: described by kernels, recorded by plans, chosen among variants by the tuner.
+
+import { type Gpu, UNUSED_BINDINGS } from './device.ts';
 import { GpuError } from './errors.ts';
 import { MAX_WORKGROUPS } from './pacing.ts';
 import type { ShaderSource } from './shader.ts';
-import type { Tensor } from './tensor.ts';
+import { BINDING_ALIGNMENT, type Tensor } from './tensor.ts';
 
 /** One way to run a call. */
 export interface KernelVariant {
@@ -49,6 +51,29 @@ export interface KernelCall {
    * for finding its own: `params.firstGroup + wg.y * groups.x + wg.x`, with `groups` the builtin num_workgroups.
    */
   readonly firstGroup?: number;
+}
+
+/**
+ * What a call binds beside its uniforms: its tensors, and unused bytes wherever its shader declares what it leaves out.
+ * Throws GpuError 'validation' for more of these than a device has room for.
+ */
+export function storageEntries(gpu: Gpu, { name, shader, bindings, bindingSlots }: KernelCall): GPUBindGroupEntry[] {
+  const entries = bindings.map(({ buffer, offset, bytes }, i) => ({
+    binding: bindingSlots?.[i] ?? i + 1,
+    resource: { buffer, offset, size: bytes },
+  }));
+  const bound = new Set(entries.map(({ binding }) => binding));
+  const leftOut = (shader.optional ?? []).filter((binding) => !bound.has(binding));
+  if (leftOut.length > UNUSED_BINDINGS)
+    throw new GpuError(
+      'validation',
+      `${name} leaves out ${leftOut.length} bindings; at most ${UNUSED_BINDINGS} may be.`,
+    );
+  const unused = leftOut.map((binding, i) => ({
+    binding,
+    resource: { buffer: gpu.unused, offset: i * BINDING_ALIGNMENT, size: BINDING_ALIGNMENT },
+  }));
+  return [...entries, ...unused];
 }
 
 /** Folds `count` workgroups into x and y. Shaders take their place as `wg.y * groups.x + wg.x` and return beyond the end. */

@@ -1,6 +1,7 @@
 // The GPU as the rest of this package sees it: one device, what it can do, and a count of what was asked of it.
 // Every buffer, bind group, pipeline and submit goes through here, so that tests can prove a step creates nothing.
 import { GpuError } from './errors.ts';
+import { BINDING_ALIGNMENT } from './tensor.ts';
 
 /** Which GPU adapter this is. `software`: it runs on the CPU (SwiftShader, llvmpipe, WARP). */
 export interface AdapterSummary {
@@ -33,12 +34,17 @@ export interface Gpu {
   readonly lost: Promise<GpuError>;
   /** True from the moment the device is lost or destroyed. */
   isLost(): boolean;
+  /** Bound where a shader declares more than a call uses: {@link UNUSED_BINDINGS} places, never read nor written. */
+  readonly unused: GPUBuffer;
   createBuffer(label: string, bytes: number, usage: GPUBufferUsageFlags): GPUBuffer;
   destroyBuffer(buffer: GPUBuffer): void;
   createBindGroup(descriptor: GPUBindGroupDescriptor): GPUBindGroup;
   submit(commands: GPUCommandBuffer[]): void;
   destroy(): void;
 }
+
+/** Storage bindings that a call may leave out, at most. */
+export const UNUSED_BINDINGS = 4;
 
 const SOFTWARE = /swiftshader|llvmpipe|lavapipe|basic render|warp|cpu/i;
 
@@ -126,6 +132,7 @@ function wrapDevice(device: GPUDevice, adapter: AdapterSummary, subgroups: Gpu['
       `The GPU was lost (${info.message || 'no reason given'}). Open a new device and go on from the last snapshot.`,
     );
   });
+  let unused: GPUBuffer | undefined;
   const live = new Map<GPUBuffer, number>();
   return {
     device,
@@ -136,6 +143,12 @@ function wrapDevice(device: GPUDevice, adapter: AdapterSummary, subgroups: Gpu['
     counters,
     lost,
     isLost: () => gone,
+    get unused() {
+      // Not counted: it stands for nothing that anyone planned.
+      const size = UNUSED_BINDINGS * BINDING_ALIGNMENT;
+      unused ??= device.createBuffer({ label: 'unused bindings', size, usage: GPUBufferUsage.STORAGE });
+      return unused;
+    },
     createBuffer(label, bytes, usage) {
       const buffer = device.createBuffer({ label, size: bytes, usage });
       counters.buffersCreated += 1;
@@ -161,6 +174,7 @@ function wrapDevice(device: GPUDevice, adapter: AdapterSummary, subgroups: Gpu['
       closed = true;
       for (const buffer of live.keys()) buffer.destroy();
       live.clear();
+      unused?.destroy();
       counters.bufferBytes = 0;
       device.destroy();
     },

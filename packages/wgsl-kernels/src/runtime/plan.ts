@@ -1,7 +1,7 @@
 // A step is a plan: a list of dispatches and clears recorded once, with its pipelines, bind groups and uniforms
 // made at recording, and replayed as often as wanted. Replaying creates nothing but command buffers. The first runs are
 // measured: they learn what each call takes, cut those that would hold the GPU for long, and divide a run into submits.
-import type { KernelCall } from './call.ts';
+import { type KernelCall, storageEntries } from './call.ts';
 import type { Gpu } from './device.ts';
 import { GpuError } from './errors.ts';
 import { evenParts, groupPieces, piecesOf } from './pacing.ts';
@@ -112,13 +112,8 @@ function bindCall(
 ): GPUBindGroup {
   const entries: GPUBindGroupEntry[] = [
     { binding: 0, resource: { buffer: uniforms, offset, size: call.uniforms.byteLength } },
+    ...storageEntries(gpu, call),
   ];
-  for (const [j, tensor] of call.bindings.entries()) {
-    entries.push({
-      binding: call.bindingSlots?.[j] ?? j + 1,
-      resource: { buffer: tensor.buffer, offset: tensor.offset, size: tensor.bytes },
-    });
-  }
   return gpu.createBindGroup({ label: call.name, layout: pipeline.getBindGroupLayout(0), entries });
 }
 

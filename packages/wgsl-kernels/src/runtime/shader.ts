@@ -9,6 +9,8 @@ export interface ShaderSource {
   readonly code: string;
   /** Extensions that the text needs, which stand before everything else: `enable f16;`. */
   readonly enables?: readonly Extension[];
+  /** Storage bindings it declares of which a call may leave some out, telling by its uniforms not to use them. */
+  readonly optional?: readonly number[];
 }
 
 /** WGSL's name of an optional feature. */

@@ -1,7 +1,7 @@
 // Which variant of a call a device runs. Without tuning it is a guess from what the adapter is; with tuning the variants of
 // each class are timed once on the tensors of the first call that is recorded, and the choice is kept. Variants give the
 // same results, so a choice changes nothing but time.
-import type { KernelCall, KernelVariant } from './call.ts';
+import { type KernelCall, type KernelVariant, storageEntries } from './call.ts';
 import type { Gpu } from './device.ts';
 import { canRun, compileAll } from './shader.ts';
 
@@ -141,10 +141,10 @@ async function fastest(gpu: Gpu, call: KernelCall, variants: readonly KernelVari
   );
   const trials = variants.map((variant, i) => {
     const pipeline = pipelines[i] as GPUComputePipeline;
-    const entries: GPUBindGroupEntry[] = [{ binding: 0, resource: { buffer: uniforms } }];
-    for (const [j, { buffer, offset, bytes }] of call.bindings.entries()) {
-      entries.push({ binding: call.bindingSlots?.[j] ?? j + 1, resource: { buffer, offset, size: bytes } });
-    }
+    const entries: GPUBindGroupEntry[] = [
+      { binding: 0, resource: { buffer: uniforms } },
+      ...storageEntries(gpu, asCall(call, variant)),
+    ];
     const group = gpu.createBindGroup({ label: call.name, layout: pipeline.getBindGroupLayout(0), entries });
     return {
       variant: variant.variant,

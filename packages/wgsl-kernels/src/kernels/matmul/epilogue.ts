@@ -6,7 +6,7 @@ export interface Epilogue {
   readonly vectors: boolean;
   /** A bias is added, one element a column: @binding(7). */
   readonly bias: boolean;
-  /** A tensor laid out as c is added: @binding(8). */
+  /** A tensor laid out as c is added where params.residual says so: @binding(8). */
   readonly residual: boolean;
 }
 
@@ -17,8 +17,10 @@ export function epilogueCode({ vectors, bias, residual }: Epilogue): string {
   const declarations = `
 @group(0) @binding(3) var<storage, read_write> c: array<${element}>;
 ${declare(bias, 7, 'bias')}${declare(residual, 8, 'residual')}`;
-  const added = (at: string, column: string) =>
-    `${bias ? ` + bias[${column}]` : ''}${residual ? ` + residual[${at}]` : ''}`;
+  const value = (sum: string, at: string, column: string) =>
+    `var value = params.alpha * ${sum}${bias ? ` + bias[${column}]` : ''};${
+      residual ? ` if (params.residual != 0u) { value += residual[${at}]; }` : ''
+    }`;
   if (vectors) {
     return `${declarations}
 fn store(row: u32, column: u32, sum: vec4f) {
@@ -27,7 +29,7 @@ fn store(row: u32, column: u32, sum: vec4f) {
   }
   let to = params.cColumn + column;
   let at = (row * params.cStride + to) / 4u;
-  let value = params.alpha * sum${added('at', 'to / 4u')};
+  ${value('sum', 'at', 'to / 4u')}
   if (params.accumulate != 0u) {
     c[at] += value;
   } else {
@@ -45,7 +47,7 @@ fn store(row: u32, column: u32, sum: vec4f) {
   let at = row * params.cStride + to;
   let count = min(params.columns - column, 4u);
   for (var i = 0u; i < count; i++) {
-    let value = params.alpha * sum[i]${added('at + i', 'to + i')};
+    ${value('sum[i]', 'at + i', 'to + i')}
     if (params.accumulate != 0u) {
       c[at + i] += value;
     } else {

@@ -16,6 +16,8 @@ struct Params {
   cStride: u32,
   cColumn: u32,
   accumulate: u32,
+  // Whether there is a residual to add; asked by shaders that can.
+  residual: u32,
   alpha: f32,
   // Inner size of the low-rank branch, and its factor.
   rank: u32,

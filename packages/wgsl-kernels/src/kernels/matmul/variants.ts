@@ -26,6 +26,11 @@ export interface MatmulShape {
   readonly kind: 'any sizes' | 'registers' | 'staged';
   /** Rows and columns of c that a workgroup computes. */
   readonly span: readonly [rows: number, columns: number];
+  /**
+   * Its shader has the branch and the residual in any case, and serves products without them too: for adapters that take
+   * seconds to compile one.
+   */
+  readonly servesAll?: boolean;
   /** The text of its entry point. */
   readonly code: (form: Form, withBranch: boolean) => string;
 }
@@ -63,11 +68,12 @@ const rows = (count: number, vectors: number, quad: boolean): MatmulShape =>
   tile({ lanes: 'rows', rows: count, vectors, workgroup: quad ? 8 : 16, quad });
 
 /** lavapipe computes eight invocations or more at a time, in as many registers of the processor as hold this tile. */
-const WIDE_SUBGROUPS: MatmulShape = { ...columns(24, 1, true), subgroup: { least: 8, most: 128 } };
+const WIDE_SUBGROUPS: MatmulShape = { ...columns(24, 1, true), subgroup: { least: 8, most: 128 }, servesAll: true };
 /** SwiftShader computes four at a time and keeps a tile in memory, so that only the number of loads counts. */
 const NARROW_SUBGROUPS: MatmulShape = {
   ...tile({ lanes: 'columns', rows: 32, vectors: 4, workgroup: 4, quad: true }),
   subgroup: { least: 4, most: 4 },
+  servesAll: true,
 };
 
 /** Variants by the kind of product; the first of each needs no optional feature. */
@@ -114,9 +120,14 @@ export function workgroupsOf(
 
 const shaders = new Map<string, ShaderSource>();
 
+/** The bindings of a branch and of a residual. */
+const SERVED_BINDINGS = [5, 6, 8];
+
 /** The shader of a variant; one text for each. */
 export function productShader(product: Product, shape: MatmulShape): ShaderSource {
-  const { form, type, branch, epilogue } = product;
+  const { form, type } = product;
+  const branch = shape.servesAll === true || product.branch;
+  const epilogue = { ...product.epilogue, residual: shape.servesAll === true || product.epilogue.residual };
   const extras = [
     branch && 'branch',
     epilogue.bias && 'bias',
@@ -131,6 +142,7 @@ export function productShader(product: Product, shape: MatmulShape): ShaderSourc
     name,
     code: shape.code(form, branch) + paramsCode + reading + epilogueCode(epilogue),
     ...(shape.suits === 'software' ? { enables: ['subgroups'] } : {}),
+    ...(shape.servesAll ? { optional: SERVED_BINDINGS } : {}),
   };
   shaders.set(name, shader);
   return shader;

@@ -82,6 +82,7 @@ function call(
       firstGroup: 0,
       transposed: form === 'nt' ? 1 : 0,
       accumulate: accumulate ? 1 : 0,
+      residual: residual ? 1 : 0,
       alpha,
       rank: product.branch ? rank : 0,
       branchScale: branch?.scale ?? 1,
