@@ -102,7 +102,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
         hiddenLeaseMs: options.hiddenLeaseMs ?? HIDDEN_LEASE_MS,
         heartbeatMs: options.heartbeatMs ?? HEARTBEAT_MS,
         selectionGraceMs: options.selectionGraceMs ?? 5_000,
-        restMs: options.restMs ?? 1_000,
+        restMs: options.restMs ?? 250,
       },
       logger,
       now: () => new Date(),

@@ -40,7 +40,7 @@ describe('prepare', () => {
     const bench = await makeBench({ ownLimits: { ...NO_LIMITS, maxMemoryBytes: 10 } });
     await expect(bench.session.prepare()).rejects.toMatchObject({ code: 'no-rank-fits' });
     expect(bench.session.state.stage).toBe('failed');
-    bench.session.setOwnLimits({ ...NO_LIMITS, maxMemoryBytes: 4_500_000 });
+    await bench.session.setOwnLimits({ ...NO_LIMITS, maxMemoryBytes: 4_500_000 });
     await bench.session.prepare();
     expect(bench.session.state.stage).toBe('ready');
     expect(bench.session.state.error).toBeNull();
@@ -140,7 +140,7 @@ describe('rounds', () => {
     trainer.holdBefore = 2;
     void session.start();
     await eventually(() => trainer.isHeld, 'training has begun');
-    session.setOwnLimits({ ...NO_LIMITS, maxRank: 2 });
+    void session.setOwnLimits({ ...NO_LIMITS, maxRank: 2 });
     await settle();
     expect(session.state.lease?.grant.rank).toBe(8);
     trainer.release();
@@ -160,7 +160,7 @@ describe('rounds', () => {
     coordinator.automatic = false;
     void session.start();
     await eventually(() => coordinator.waiting?.proposal.rank === 8, 'it asked for rank 8');
-    session.setOwnLimits({ ...NO_LIMITS, maxRank: 4 });
+    void session.setOwnLimits({ ...NO_LIMITS, maxRank: 4 });
     await eventually(() => coordinator.waiting?.proposal.rank === 4, 'it asked for rank 4');
     await session.close();
   });
@@ -190,7 +190,7 @@ describe('rounds', () => {
     let joins = 0;
     coordinator.intercept = (event) => {
       if (event === 'round:join' && ++joins === 1) {
-        session.setOwnLimits({ ...NO_LIMITS, maxRank: 2 });
+        void session.setOwnLimits({ ...NO_LIMITS, maxRank: 2 });
         session.setData(own);
       }
       return undefined;

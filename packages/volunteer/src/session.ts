@@ -131,8 +131,8 @@ export class VolunteerSession {
     await this.#leaving;
   }
 
-  /** New limits count from the next round on; while none is in progress, at once. */
-  setOwnLimits(ownLimits: OwnLimits): void {
+  /** New limits: they count from the next round on, or with none in progress at once; resolves with the rank chosen. */
+  async setOwnLimits(ownLimits: OwnLimits): Promise<void> {
     this.#holder.update({ ownLimits });
     this.#proposalStale = true;
     this.#wishChanged = true;
@@ -141,7 +141,7 @@ export class VolunteerSession {
     const before = this.#preparing?.catch(() => undefined) ?? Promise.resolve();
     this.#preparing = this.#failing(before.then(() => this.#measure(this.#closing.signal)));
     // Whoever awaits prepare() or start() hears of a failure; the snapshot tells the others.
-    this.#preparing.catch(() => undefined);
+    await this.#preparing.catch(() => undefined);
   }
 
   /**

@@ -14,7 +14,7 @@ export function MyLimits({ state, open }: { state: TabState | null; open: Signal
   const texts = useSignal<LimitTexts>(limitTexts(limits.value));
   const errors = useSignal<Partial<Record<keyof LimitTexts, string>>>({});
   const said = useSignal<string | null>(null);
-  const submit = () => {
+  const submit = async () => {
     const read = readLimits(texts.value);
     said.value = null;
     if ('errors' in read) {
@@ -22,7 +22,7 @@ export function MyLimits({ state, open }: { state: TabState | null; open: Signal
       return;
     }
     errors.value = {};
-    setLimits(read.limits);
+    await setLimits(read.limits);
     said.value = state?.lease ? 'These limits hold from the next round on.' : 'These limits hold now.';
   };
   return (
@@ -39,7 +39,7 @@ export function MyLimits({ state, open }: { state: TabState | null; open: Signal
         aria-label="My limits"
         onSubmit={(event) => {
           event.preventDefault();
-          submit();
+          void submit();
         }}
       >
         <div class="limit-fields">

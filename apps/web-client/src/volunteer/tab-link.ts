@@ -24,9 +24,16 @@ export function api(): Remote<WorkerApi> {
   return worker;
 }
 
+type Wish = (remote: Remote<WorkerApi>) => Promise<unknown>;
+
 /** Sends a wish to the worker; a broken worker shows as its fault. */
-export function ask(wish: (remote: Remote<WorkerApi>) => Promise<unknown>): void {
-  wish(api()).catch((error: unknown) => {
+export function ask(wish: Wish): void {
+  void untilTaken(wish);
+}
+
+/** As {@link ask}; resolves when the worker has taken it. */
+async function untilTaken(wish: Wish): Promise<void> {
+  await wish(api()).catch((error: unknown) => {
     const message = error instanceof Error ? error.message : String(error);
     openingFault.value = {
       code: 'worker',
@@ -51,14 +58,15 @@ function keptLimits(): OwnLimits {
   }
 }
 
-export function setLimits(next: OwnLimits): void {
+/** Resolves when the worker has taken them. */
+export function setLimits(next: OwnLimits): Promise<void> {
   limits.value = next;
   try {
     localStorage.setItem(LIMITS_KEY, JSON.stringify(next));
   } catch {
     // Storage is switched off: the limits hold for this visit.
   }
-  ask((remote) => remote.setLimits(next));
+  return untilTaken((remote) => remote.setLimits(next));
 }
 
 /** Starts the worker and everything that is told to it. Once a page. */

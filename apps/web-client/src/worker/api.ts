@@ -40,7 +40,7 @@ export interface WorkerApi {
   resume(): void;
   finishRound(): void;
   stop(): void;
-  setLimits(limits: OwnLimits): void;
+  setLimits(limits: OwnLimits): Promise<void>;
   /** Reads a file here, in the worker, and says whether it can be trained on. Nothing of it is sent. */
   checkFile(file: File): Promise<DataCheck>;
   chooseData(wish: DataWish): Promise<DataCheck>;

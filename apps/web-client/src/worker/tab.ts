@@ -190,9 +190,11 @@ export class Tab implements WorkerApi {
     void this.#session?.stop('page-closed');
   }
 
-  setLimits(limits: OwnLimits): void {
+  async setLimits(limits: OwnLimits): Promise<void> {
     if (this.#options) this.#options = { ...this.#options, limits };
-    this.#session?.setOwnLimits(limits);
+    await this.#session?.setOwnLimits(limits);
+    // At once, so that the page shows the rank they leave before it says that they hold.
+    this.#pushNow();
   }
 
   setHidden(hidden: boolean): void {
@@ -243,9 +245,13 @@ export class Tab implements WorkerApi {
     const wait = Math.max(0, this.#pushedAt + PUSH_EVERY_MS - performance.now());
     this.#pushTimer = setTimeout(() => {
       this.#pushTimer = null;
-      this.#pushedAt = performance.now();
-      if (this.#session) this.#send(tabState(this.#session.state, this.#facts()));
+      this.#pushNow();
     }, wait);
+  }
+
+  #pushNow(): void {
+    this.#pushedAt = performance.now();
+    if (this.#session) this.#send(tabState(this.#session.state, this.#facts()));
   }
 
   #send(state: TabState | { readonly opening: Fault }): void {

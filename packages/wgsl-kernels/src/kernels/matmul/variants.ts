@@ -70,17 +70,21 @@ const rows = (count: number, vectors: number, quad: boolean): MatmulShape =>
 /** lavapipe computes eight invocations or more at a time, in as many registers of the processor as hold this tile. */
 const WIDE_SUBGROUPS: MatmulShape = { ...columns(24, 1, true), subgroup: { least: 8, most: 128 }, servesAll: true };
 /** SwiftShader computes four at a time and keeps a tile in memory, so that only the number of loads counts. */
-const NARROW_SUBGROUPS: MatmulShape = {
-  ...tile({ lanes: 'columns', rows: 32, vectors: 4, workgroup: 4, quad: true }),
+const narrowSubgroups = (vectors: number): MatmulShape => ({
+  ...tile({ lanes: 'columns', rows: 32, vectors, workgroup: 4, quad: true }),
   subgroup: { least: 4, most: 4 },
   servesAll: true,
-};
+});
+/** A side of a product that a workgroup of the largest tile would fill once or twice. */
+const SMALL_SIDE = 128;
 
 /** Variants by the kind of product; the first of each needs no optional feature. */
 export interface ShapeClass {
   readonly name: string;
-  /** Whether the class serves products of so many rows and columns. */
-  readonly serves: (rows: number, columns: number) => boolean;
+  /** Whether the class serves products of so many rows and columns, and so many steps of k. */
+  readonly serves: (rows: number, columns: number, inner: number) => boolean;
+  /** Products with a branch pass it by, being of a layer's width: few shaders serve them, since each costs time to compile. */
+  readonly plainOnly?: boolean;
   readonly shapes: readonly MatmulShape[];
 }
 
@@ -88,24 +92,44 @@ export interface ShapeClass {
 export const SHAPE_CLASSES: readonly ShapeClass[] = [
   { name: 'one row', serves: (count) => count === 1, shapes: [columns(1, 1, false)] },
   { name: 'few rows', serves: (count) => count <= 8, shapes: [columns(8, 1, false), columns(8, 1, true)] },
-  { name: 'four columns', serves: (_, width) => width <= 4, shapes: [rows(8, 1, false), rows(8, 1, true)] },
-  { name: 'eight columns', serves: (_, width) => width <= 8, shapes: [rows(4, 2, false), rows(4, 2, true)] },
-  { name: 'sixteen columns', serves: (_, width) => width <= 16, shapes: [rows(4, 4, false), rows(4, 4, true)] },
+  {
+    name: 'four columns',
+    serves: (_, width) => width <= 4,
+    plainOnly: true,
+    shapes: [rows(8, 1, false), rows(8, 1, true)],
+  },
+  {
+    name: 'eight columns',
+    serves: (_, width) => width <= 8,
+    plainOnly: true,
+    shapes: [rows(4, 2, false), rows(4, 2, true)],
+  },
+  {
+    name: 'sixteen columns',
+    serves: (_, width) => width <= 16,
+    plainOnly: true,
+    shapes: [rows(4, 4, false), rows(4, 4, true)],
+  },
+  {
+    // Layers of the smallest models: no step of theirs repays the second that SwiftShader takes to compile a larger tile.
+    name: 'wide, small',
+    serves: (_, width, inner) => Math.min(width, inner) < SMALL_SIDE,
+    shapes: [columns(16, 2, false), WIDE_SUBGROUPS, narrowSubgroups(2), staged(4), staged(8)],
+  },
   {
     name: 'wide',
     serves: () => true,
-    shapes: [columns(16, 2, false), WIDE_SUBGROUPS, NARROW_SUBGROUPS, staged(4), staged(8)],
+    shapes: [columns(16, 2, false), WIDE_SUBGROUPS, narrowSubgroups(4), staged(4), staged(8)],
   },
 ];
 
-/**
- * The class of a product that reads vectors of four. Those with a branch are products of a layer's width: few shaders serve
- * them, since each costs a software adapter seconds to compile.
- */
-export function shapeClass({ branch }: Product, size: { readonly rows: number; readonly columns: number }): ShapeClass {
-  const width = branch ? Number.POSITIVE_INFINITY : size.columns;
-  const found = SHAPE_CLASSES.find(({ serves }) => serves(size.rows, width));
-  if (!found) throw new RangeError(`No class serves ${size.rows} rows and ${size.columns} columns.`);
+/** The class of a product that reads vectors of four. */
+export function shapeClass(
+  { branch }: Product,
+  { rows, columns, inner }: { readonly rows: number; readonly columns: number; readonly inner: number },
+): ShapeClass {
+  const found = SHAPE_CLASSES.find(({ serves, plainOnly }) => !(branch && plainOnly) && serves(rows, columns, inner));
+  if (!found) throw new RangeError(`No class serves ${rows} rows and ${columns} columns.`);
   return found;
 }
 
