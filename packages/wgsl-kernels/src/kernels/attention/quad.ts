@@ -24,7 +24,7 @@ const MAX_PARTS = 64;
 /** What to keep for heads of so many Parts: as much as compiles in a second or two. Null where that is nothing. */
 export function quadShape(parts: number): QuadShape | null {
   if (parts <= 4) return { rows: 4, block: 4 };
-  if (parts <= 16) return { rows: 4, block: 2 };
+  if (parts <= 16) return { rows: 2, block: 2 };
   if (parts <= 32) return { rows: 2, block: 1 };
   return parts <= MAX_PARTS ? { rows: 1, block: 1 } : null;
 }
