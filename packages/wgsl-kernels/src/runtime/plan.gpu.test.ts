@@ -126,7 +126,7 @@ describe('plan', () => {
     for (let i = 0; i < 7; i += 1) recorder.call(count(x));
     const plan = await recorder.finish();
     for (const milliseconds of [1, 250, 10_000]) {
-      plan.splitFor(milliseconds);
+      plan.splitFor(milliseconds, 100);
       expect(plan.submits).toBe(Math.min(7, Math.ceil(milliseconds / 100)));
       const before = gpu.counters.submits;
       plan.run();

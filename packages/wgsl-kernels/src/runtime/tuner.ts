@@ -19,7 +19,7 @@ interface Tuning {
 const tunings = new WeakMap<GPUDevice, Tuning>();
 
 /** Changes whenever variants or classes do, so that choices among others are forgotten. */
-const VERSION = 2;
+const VERSION = 3;
 
 /** Under what choices of this device are kept. */
 export const tuningAdapter = ({ adapter }: Gpu): string =>

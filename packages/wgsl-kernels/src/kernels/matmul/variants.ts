@@ -173,7 +173,9 @@ export function productShader(product: Product, shape: MatmulShape): ShaderSourc
 }
 
 /** A shader of every variant, with everything that may be added: what tests compile and search. */
-export const weightMatmulShaders: readonly ShaderSource[] = (['nt', 'nn'] as const).flatMap((form) => {
+export const weightMatmulShaders: readonly ShaderSource[] = [...new Set((['nt', 'nn'] as const).flatMap(shadersOf))];
+
+function shadersOf(form: Form): ShaderSource[] {
   const all = SHAPE_CLASSES.flatMap(({ shapes }) => shapes);
   const wide = SHAPE_CLASSES.at(-1)?.shapes ?? [];
   const plain = { vectors: true, bias: false, residual: false };
@@ -189,4 +191,4 @@ export const weightMatmulShaders: readonly ShaderSource[] = (['nt', 'nn'] as con
       productShader({ form, type, branch: false, epilogue: { vectors: false, bias: true, residual: true } }, ANY_SIZES),
     ),
   ];
-});
+}
