@@ -2,6 +2,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { at, norm as normOf, adamw as reference } from '../../reference/index.ts';
 import type { Gpu } from '../../runtime/device.ts';
 import { EPSILON, expectWithin, openTestGpu, randomNumbers, runKernel } from '../../testing/index.ts';
+import { PLACEMENTS } from '../shared/vector.ts';
 import { ADAMW_HYPER_SIZE, type AdamwHyper, adamw, adamwHyper } from './adamw.ts';
 
 const settings: AdamwHyper = {
@@ -20,7 +21,7 @@ interface State {
   readonly v: Float32Array;
 }
 
-describe('adamw', () => {
+describe.each(PLACEMENTS)('adamw, vectors %s', (placement) => {
   let gpu: Gpu;
   beforeAll(async () => {
     gpu = await openTestGpu({ limits: 'default' });
@@ -39,7 +40,7 @@ describe('adamw', () => {
         hyper: { shape: [ADAMW_HYPER_SIZE], data: adamwHyper(hyper) },
         norm: { shape: [2], data: Float32Array.from(norm) },
       },
-      adamw,
+      (tensors) => adamw(tensors, { placement }),
     );
   };
 
@@ -124,6 +125,8 @@ describe('adamw', () => {
       hyper: { shape: [ADAMW_HYPER_SIZE], data: adamwHyper(settings) },
       norm: { shape: [2], data: new Float32Array(2) },
     };
-    await expect(runKernel(gpu, inputs, adamw)).rejects.toMatchObject({ code: 'shape' });
+    await expect(runKernel(gpu, inputs, (tensors) => adamw(tensors, { placement }))).rejects.toMatchObject({
+      code: 'shape',
+    });
   });
 });

@@ -2,10 +2,10 @@
 import type { KernelCall } from '../../runtime/call.ts';
 import { layOutParams } from '../../runtime/shader.ts';
 import { expectShape, type Tensor } from '../../runtime/tensor.ts';
-import { vectorShaders, vectorSize, vectorWorkgroups } from '../shared/vector.ts';
+import { elementwiseShaders, elementwiseVariants, type PlacementOptions, vectorSize } from '../shared/vector.ts';
 import code from './adamw.wgsl?raw';
 
-export const adamwShaders = vectorShaders('adamw', code);
+export const adamwShaders = elementwiseShaders('adamw', code);
 
 /** Elements of the `hyper` tensor. */
 export const ADAMW_HYPER_SIZE = 10;
@@ -65,21 +65,19 @@ export interface AdamwTensors {
 }
 
 /** Throws GpuError 'shape'. */
-export function adamw({ param, grad, m, v, hyper, norm }: AdamwTensors): KernelCall[] {
+export function adamw({ param, grad, m, v, hyper, norm }: AdamwTensors, options: PlacementOptions = {}): KernelCall[] {
   for (const [name, tensor] of Object.entries({ grad, m, v })) expectShape('adamw', name, tensor, param.shape);
   expectShape('adamw', 'hyper', hyper, [ADAMW_HYPER_SIZE]);
   expectShape('adamw', 'norm', norm, [2]);
   const size = vectorSize(param.elements);
-  const shader = adamwShaders[size];
   const count = param.elements / size;
+  const dispatch = elementwiseVariants(adamwShaders, 'main', { size, count }, options);
   return [
     {
       name: 'adamw',
-      shader,
-      entryPoint: 'main',
+      ...dispatch,
       bindings: [param, grad, m, v, hyper, norm],
-      uniforms: layOutParams(shader, { count }),
-      workgroups: vectorWorkgroups(count),
+      uniforms: layOutParams(dispatch.shader, { count }),
       flops: 14 * param.elements,
       bytes: 7 * param.bytes,
     },

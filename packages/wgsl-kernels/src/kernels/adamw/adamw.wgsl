@@ -69,9 +69,9 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   step.correction2 = hyper.correction2;
   step.eps = hyper.eps;
   step.keep = 1.0 - hyper.learningRate * hyper.weightDecay;
-  let place = (wg.y * groups.x + wg.x) * 256u + local;
+  let place = (wg.y * groups.x + wg.x) * 256u + local * OWN;
   step_at(place, step);
-  step_at(place + 64u, step);
-  step_at(place + 128u, step);
-  step_at(place + 192u, step);
+  step_at(place + STEP, step);
+  step_at(place + 2u * STEP, step);
+  step_at(place + 3u * STEP, step);
 }

@@ -2,9 +2,10 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { at } from '../../reference/index.ts';
 import type { Gpu } from '../../runtime/device.ts';
 import { openTestGpu, randomNumbers, runKernel } from '../../testing/index.ts';
+import { PLACEMENTS } from '../shared/vector.ts';
 import { add } from './add.ts';
 
-describe('add', () => {
+describe.each(PLACEMENTS)('add, vectors %s', (placement) => {
   let gpu: Gpu;
   beforeAll(async () => {
     gpu = await openTestGpu({ limits: 'default' });
@@ -20,7 +21,7 @@ describe('add', () => {
       const { out } = await runKernel(
         gpu,
         { x: { shape: [count], data: x }, y: { shape: [count], data: y }, out: { shape: [count], written: true } },
-        add,
+        (tensors) => add(tensors, { placement }),
       );
       // One correctly rounded addition: nothing is left to a tolerance.
       expect(out).toEqual(x.map((value, i) => value + at(y, i)));
@@ -33,6 +34,8 @@ describe('add', () => {
       y: { shape: [3, 2], data: new Float32Array(6) },
       out: { shape: [2, 3], written: true },
     };
-    await expect(runKernel(gpu, inputs, add)).rejects.toThrow('add: y (y) is [3,2] where [2,3] is needed.');
+    await expect(runKernel(gpu, inputs, (tensors) => add(tensors, { placement }))).rejects.toThrow(
+      'add: y (y) is [3,2] where [2,3] is needed.',
+    );
   });
 });

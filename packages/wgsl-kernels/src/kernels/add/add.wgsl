@@ -17,9 +17,9 @@ fn add_at(i: u32) {
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) local: u32) {
-  let first = (wg.y * groups.x + wg.x) * 256u + local;
+  let first = (wg.y * groups.x + wg.x) * 256u + local * OWN;
   add_at(first);
-  add_at(first + 64u);
-  add_at(first + 128u);
-  add_at(first + 192u);
+  add_at(first + STEP);
+  add_at(first + 2u * STEP);
+  add_at(first + 3u * STEP);
 }

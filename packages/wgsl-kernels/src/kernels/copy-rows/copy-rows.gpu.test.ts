@@ -1,9 +1,10 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { Gpu } from '../../runtime/device.ts';
 import { openTestGpu, randomNumbers, runKernel } from '../../testing/index.ts';
+import { PLACEMENTS } from '../shared/vector.ts';
 import { copyRows } from './copy-rows.ts';
 
-describe('copy-rows', () => {
+describe.each(PLACEMENTS)('copy-rows, vectors %s', (placement) => {
   let gpu: Gpu;
   beforeAll(async () => {
     gpu = await openTestGpu({ limits: 'default' });
@@ -27,7 +28,7 @@ describe('copy-rows', () => {
         rows: { shape: [count], data: rows },
         out: { shape: [outRows, width], data: before, written: true },
       },
-      copyRows,
+      (tensors) => copyRows(tensors, { placement }),
     );
     const expected = before.slice();
     for (const [i, row] of rows.entries()) expected.set(x.subarray(i * width, (i + 1) * width), row * width);
@@ -40,8 +41,10 @@ describe('copy-rows', () => {
       rows: { shape: [rows.length], data: rows },
       out: { shape: [2, 2], data: new Float32Array(4), written: true },
     });
-    const { out } = await runKernel(gpu, inputs(Uint32Array.of(1, 2)), copyRows);
+    const { out } = await runKernel(gpu, inputs(Uint32Array.of(1, 2)), (tensors) => copyRows(tensors, { placement }));
     expect([...out]).toEqual([0, 0, 1, 2]);
-    await expect(runKernel(gpu, inputs(Uint32Array.of(0)), copyRows)).rejects.toMatchObject({ code: 'shape' });
+    await expect(
+      runKernel(gpu, inputs(Uint32Array.of(0)), (tensors) => copyRows(tensors, { placement })),
+    ).rejects.toMatchObject({ code: 'shape' });
   });
 });

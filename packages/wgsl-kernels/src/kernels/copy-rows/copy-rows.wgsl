@@ -24,9 +24,9 @@ fn copy_at(i: u32) {
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) local: u32) {
-  let first = (wg.y * groups.x + wg.x) * 256u + local;
+  let first = (wg.y * groups.x + wg.x) * 256u + local * OWN;
   copy_at(first);
-  copy_at(first + 64u);
-  copy_at(first + 128u);
-  copy_at(first + 192u);
+  copy_at(first + STEP);
+  copy_at(first + 2u * STEP);
+  copy_at(first + 3u * STEP);
 }

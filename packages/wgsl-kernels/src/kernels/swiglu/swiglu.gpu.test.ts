@@ -2,6 +2,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { at, sigmoid, swiglu, swigluGradient } from '../../reference/index.ts';
 import type { Gpu } from '../../runtime/device.ts';
 import { EPSILON, expectWithin, openTestGpu, randomNumbers, runKernel } from '../../testing/index.ts';
+import { PLACEMENTS } from '../shared/vector.ts';
 import { swigluBackward, swigluForward } from './swiglu.ts';
 
 /**
@@ -13,7 +14,7 @@ const sigmoidError = (g: number): number => (3 + 2 * Math.abs(g)) * sigmoid(-g) 
 // Beyond ±80 the kernel holds exp's argument, which leaves at most e^−80 where the true value is smaller still.
 const FLOOR = 1e-34;
 
-describe('swiglu', () => {
+describe.each(PLACEMENTS)('swiglu, vectors %s', (placement) => {
   let gpu: Gpu;
   beforeAll(async () => {
     gpu = await openTestGpu({ limits: 'default' });
@@ -38,7 +39,7 @@ describe('swiglu', () => {
       const { out } = await runKernel(
         gpu,
         { gate: { shape, data: gate }, up: { shape, data: up }, out: { shape, written: true } },
-        swigluForward,
+        (tensors) => swigluForward(tensors, { placement }),
       );
       const expected = swiglu(gate, up);
       expectWithin('out', out, expected, (i) => {
@@ -55,7 +56,7 @@ describe('swiglu', () => {
           dgate: { shape, written: true },
           dup: { shape, written: true },
         },
-        swigluBackward,
+        (tensors) => swigluBackward(tensors, { placement }),
       );
       const gradient = swigluGradient(gate, up, dout);
       expectWithin('dup', dup, gradient.dup, (i) => {
@@ -84,6 +85,8 @@ describe('swiglu', () => {
       up: { shape: [5], data: new Float32Array(5) },
       out: { shape: [4], written: true },
     };
-    await expect(runKernel(gpu, inputs, swigluForward)).rejects.toMatchObject({ code: 'shape' });
+    await expect(runKernel(gpu, inputs, (tensors) => swigluForward(tensors, { placement }))).rejects.toMatchObject({
+      code: 'shape',
+    });
   });
 });

@@ -38,18 +38,18 @@ fn backward_at(i: u32) {
 
 @compute @workgroup_size(64)
 fn forward(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) local: u32) {
-  let first = (wg.y * groups.x + wg.x) * 256u + local;
+  let first = (wg.y * groups.x + wg.x) * 256u + local * OWN;
   forward_at(first);
-  forward_at(first + 64u);
-  forward_at(first + 128u);
-  forward_at(first + 192u);
+  forward_at(first + STEP);
+  forward_at(first + 2u * STEP);
+  forward_at(first + 3u * STEP);
 }
 
 @compute @workgroup_size(64)
 fn backward(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) local: u32) {
-  let first = (wg.y * groups.x + wg.x) * 256u + local;
+  let first = (wg.y * groups.x + wg.x) * 256u + local * OWN;
   backward_at(first);
-  backward_at(first + 64u);
-  backward_at(first + 128u);
-  backward_at(first + 192u);
+  backward_at(first + STEP);
+  backward_at(first + 2u * STEP);
+  backward_at(first + 3u * STEP);
 }
