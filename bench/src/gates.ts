@@ -284,6 +284,7 @@ export function rowsOf(result: SuiteResult, explain: Explain): Row[] {
         table.add(shareRow(), GATES.matmulShare);
         addPeerRow(table, measurement, parts, GATES.matmulPeer);
         break;
+      case 'ablation':
       case 'model-matmul':
       case 'lora':
       case 'attention':

@@ -28,6 +28,7 @@ export interface Peaks {
 
 export type Group =
   | 'matmul'
+  | 'ablation'
   | 'model-matmul'
   | 'lora'
   | 'quantised'

@@ -1,6 +1,7 @@
 // The whole bench on one GPU entry: the same code, in the same bundle, in Node and in the page. Measures and judges nothing.
 import { measurePeaks, openPeakProbes } from '@weft/wgsl-kernels';
 import manifest from '../package.json' with { type: 'json' };
+import { ablationCases } from './cases/ablation.ts';
 import type { Context, Peer } from './cases/context.ts';
 import { kernelCases } from './cases/kernels.ts';
 import { matmulCase } from './cases/matmul.ts';
@@ -76,6 +77,7 @@ export async function runSuite(
   await decodeCase(context);
   for (const size of options.quick ? [1024] : [1024, 2048])
     for (const kind of ['NT', 'NN'] as const) await matmulCase(context, size, kind);
+  await ablationCases(context);
   await kernelCases(context);
 
   const { vendor, architecture, device, description, software } = gpu.adapter;

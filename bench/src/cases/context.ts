@@ -71,6 +71,7 @@ export function reasonToLeaveOut(
 /** The yardsticks of a group, by what bounds it. */
 const YARDSTICKS: Readonly<Record<Group, readonly Yardstick[]>> = {
   matmul: ['f32'],
+  ablation: ['f32'],
   'model-matmul': ['f32'],
   lora: ['f32'],
   quantised: ['f32'],

@@ -85,6 +85,14 @@ const modelProducts: KernelCase[] = [
   product(`s15-${name}-dx`, 'model-matmul', `S15 ${name} dX`, 'NN', [ROWS, Number(columns), Number(out)]),
 ]);
 
+/** Tokens of a step of S0.26. */
+const SMALL_ROWS = 1024;
+
+const smallProducts: KernelCase[] = [
+  product('s026-gate-forward', 'model-matmul', 'S0.26 gate forward', 'NT', [SMALL_ROWS, 172, 64]),
+  product('s026-gate-dx', 'model-matmul', 'S0.26 gate dX', 'NN', [SMALL_ROWS, 64, 172]),
+];
+
 const loraProducts: KernelCase[] = [
   product('lora-xa', 'lora', 'x·Aᵀ, rank 8', 'NT', [ROWS, 8, 288]),
   product('lora-up', 'lora', 'xa·Bᵀ, rank 8', 'NT', [ROWS, 768, 8]),
@@ -285,6 +293,7 @@ const pointwise: KernelCase[] = [
 
 const CASES: readonly KernelCase[] = [
   ...modelProducts,
+  ...smallProducts,
   ...loraProducts,
   ...quantisedProducts,
   ...attention('s15', 'attention of S15', { batch: 1, sequence: 256, heads: 6, kvHeads: 6, headSize: 48 }),
@@ -306,10 +315,21 @@ const QUICK = [
   'adamw',
 ];
 
-function contenderOf({ build }: KernelCase, gpu: Gpu, name: string): { contender: Contender; calls: KernelCall[] } {
-  const memory = new ArenaPlan(Math.min(gpu.limits.maxStorageBufferBindingSize, gpu.limits.maxBufferSize));
-  const { calls, fill } = build(memory, gpu);
-  const contender: Contender = {
+/** Calls over tensors planned in `memory`, as a plan of its own. */
+export function planContender({
+  name,
+  gpu,
+  memory,
+  calls,
+  fill,
+}: {
+  readonly name: string;
+  readonly gpu: Gpu;
+  readonly memory: ArenaPlan;
+  readonly calls: readonly KernelCall[];
+  readonly fill?: ((arena: Arena, gpu: Gpu) => void) | undefined;
+}): Contender {
+  return {
     name,
     async prepare() {
       const arena = await memory.allocate(gpu);
@@ -337,7 +357,6 @@ function contenderOf({ build }: KernelCase, gpu: Gpu, name: string): { contender
       }
     },
   };
-  return { contender, calls };
 }
 
 export async function kernelCases(context: Context): Promise<void> {
@@ -345,10 +364,12 @@ export async function kernelCases(context: Context): Promise<void> {
   for (const each of CASES) {
     if (options.quick && !QUICK.some((start) => each.id.startsWith(start))) continue;
     if (!context.wants(each.id)) continue;
-    const { contender, calls } = contenderOf(each, gpu, ours.name);
+    const memory = new ArenaPlan(Math.min(gpu.limits.maxStorageBufferBindingSize, gpu.limits.maxBufferSize));
+    const { calls, fill } = each.build(memory, gpu);
     const sum = (of: (call: KernelCall) => number) => calls.reduce((total, call) => total + of(call), 0);
     const { id, group, what, exps = 0 } = each;
     const described = { id, group, what, flops: sum(({ flops }) => flops), bytes: sum(({ bytes }) => bytes), exps };
+    const contender = planContender({ name: ours.name, gpu, memory, calls, fill });
     await measure(context, described, [contender], kernelEffort(options));
   }
 }

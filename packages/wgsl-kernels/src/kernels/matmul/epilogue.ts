@@ -31,10 +31,9 @@ fn store(row: u32, column: u32, sum: vec4f) {
   let at = (row * params.cStride + to) / 4u;
   ${value('sum', 'at', 'to / 4u')}
   if (params.accumulate != 0u) {
-    c[at] += value;
-  } else {
-    c[at] = value;
+    value += c[at];
   }
+  c[at] = value;
 }
 `;
   }
@@ -49,10 +48,9 @@ fn store(row: u32, column: u32, sum: vec4f) {
   for (var i = 0u; i < count; i++) {
     ${value('sum[i]', 'at + i', 'to + i')}
     if (params.accumulate != 0u) {
-      c[at + i] += value;
-    } else {
-      c[at + i] = value;
+      value += c[at + i];
     }
+    c[at + i] = value;
   }
 }
 `;
