@@ -12,7 +12,28 @@ export interface Explanation {
   readonly by: `${string}.md#${string}`;
 }
 
-export const EXPLAINED: readonly Explanation[] = [];
+const PAGE = 'README.md';
+const PRODUCTS = ['nt', 'nn'].flatMap((kind) => [512, 1024, 2048].map((size) => `matmul-${kind}-${size}`));
+const explained = (adapter: AdapterClass, anchor: string, ...rows: string[]): Explanation[] =>
+  rows.map((row) => ({ adapter, row, by: `${PAGE}#${anchor}` }));
+
+export const EXPLAINED: readonly Explanation[] = [
+  ...explained('lavapipe', 'products-on-lavapipe-wait-for-loads', ...PRODUCTS.map((id) => `${id}/share`)),
+  ...explained('lavapipe', 'rmsnorm-reads-rows-twice', 'norm-forward/share', 'norm-backward/share'),
+  ...explained('swiftshader', 'products-on-swiftshader-pay-for-sums', ...PRODUCTS),
+  ...explained(
+    'swiftshader',
+    'steps-of-s15-on-swiftshader-are-products',
+    ...['s15-32k', 's15-4k'].flatMap((shape) => [`step-${shape}/peer`, `step-${shape}/mfu`]),
+  ),
+  ...explained('swiftshader', 'rmsnorm-reads-rows-twice', 'norm-forward/share', 'norm-backward/share'),
+  ...explained(
+    'swiftshader',
+    'two-passes-on-swiftshader-load-and-exponentiate',
+    'swiglu-forward/share',
+    'cross-entropy/share',
+  ),
+];
 
 /** The anchors of a Markdown file's headings, as GitHub makes them. */
 export function anchorsOf(markdown: string): Set<string> {
