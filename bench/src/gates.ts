@@ -209,7 +209,13 @@ function addStep(table: Table, measurement: Measurement, parts: Parts, peakGflop
   );
 }
 
-function addPointwise(table: Table, measurement: Measurement, time: number | null, { peaks }: SuiteResult): void {
+function addPointwise(
+  table: Table,
+  measurement: Measurement,
+  time: number | null,
+  { peaks }: SuiteResult,
+  gate: Gate | null,
+): void {
   const { id, what, bytes, exps, yardsticks } = measurement;
   const copy = bytes / peaks.gigabytes / 1e6;
   const exp = peaks.gigaexps === null ? 0 : exps / peaks.gigaexps / 1e6;
@@ -227,7 +233,7 @@ function addPointwise(table: Table, measurement: Measurement, time: number | nul
           ? (measurement.timings[0]?.error ?? '')
           : `${ms(time)}; ${ms(Math.max(copy, exp))} at best${turns}`,
     },
-    GATES.pointwiseShare,
+    gate,
   );
 }
 
@@ -295,7 +301,10 @@ export function rowsOf(result: SuiteResult, explain: Explain): Row[] {
         else addQuantised(table, measurement, time, measurements);
         break;
       case 'pointwise':
-        addPointwise(table, measurement, time, result);
+        addPointwise(table, measurement, time, result, GATES.pointwiseShare);
+        break;
+      case 'moves':
+        addPointwise(table, measurement, time, result, null);
         break;
       case 'decode': {
         const figure = time === null ? null : 1000 / time;

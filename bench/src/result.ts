@@ -34,6 +34,7 @@ export type Group =
   | 'quantised'
   | 'attention'
   | 'pointwise'
+  | 'moves'
   | 'decode'
   | 'step'
   | 'first-step';

@@ -77,6 +77,7 @@ const YARDSTICKS: Readonly<Record<Group, readonly Yardstick[]>> = {
   quantised: ['f32'],
   attention: ['f32'],
   pointwise: ['copy', 'exp'],
+  moves: ['copy'],
   step: ['f32'],
   decode: [],
   'first-step': [],

@@ -34,6 +34,7 @@ import type { Group } from '../result.ts';
 import { hyperAt } from '../workload.ts';
 import { type Context, kernelEffort, measure } from './context.ts';
 import { filled } from './fill.ts';
+import { movesOf } from './moves.ts';
 
 interface KernelCase {
   readonly id: string;
@@ -291,6 +292,19 @@ const pointwise: KernelCase[] = [
   },
 ];
 
+/** The element-wise passes again, without their arithmetic. */
+const moves: KernelCase[] = pointwise
+  .filter(({ id }) => ['swiglu-forward', 'swiglu-backward', 'adamw'].includes(id))
+  .map(({ id, what, build }) => ({
+    id: `moves-${id}`,
+    group: 'moves',
+    what: `${what}, without its arithmetic`,
+    build(memory, gpu) {
+      const { calls, fill } = build(memory, gpu);
+      return { calls: calls.flatMap((call) => movesOf(call) ?? []), ...(fill ? { fill } : {}) };
+    },
+  }));
+
 const CASES: readonly KernelCase[] = [
   ...modelProducts,
   ...smallProducts,
@@ -299,6 +313,7 @@ const CASES: readonly KernelCase[] = [
   ...attention('s15', 'attention of S15', { batch: 1, sequence: 256, heads: 6, kvHeads: 6, headSize: 48 }),
   ...attention('s026', 'attention of S0.26', { batch: 8, sequence: 128, heads: 8, kvHeads: 4, headSize: 8 }),
   ...pointwise,
+  ...moves,
 ];
 
 /** Of a quick run: what has a gate, and one of each other sort. */
