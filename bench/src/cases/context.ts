@@ -38,9 +38,9 @@ export interface Context {
 export const kernelEffort = ({ quick }: SuiteOptions): Effort =>
   quick ? { rounds: 3, sampleMs: 60, budgetMs: 4_000 } : { rounds: 7, sampleMs: 120, budgetMs: 15_000 };
 
-/** Of whole steps. */
+/** Of whole steps. Training runs one after another: what the first pays after another library's turn is shared out. */
 export const stepEffort = ({ quick }: SuiteOptions): Effort =>
-  quick ? { rounds: 3, sampleMs: 1, budgetMs: 40_000 } : { rounds: 5, sampleMs: 1, budgetMs: 120_000 };
+  quick ? { rounds: 3, sampleMs: 500, budgetMs: 40_000 } : { rounds: 5, sampleMs: 1_000, budgetMs: 120_000 };
 
 /** A peer this many times slower at products than the other one is left out of a quick run: it cannot be the better one. */
 const HOPELESS = 3;

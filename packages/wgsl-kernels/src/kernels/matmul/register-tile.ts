@@ -1,6 +1,7 @@
 // WGSL of a product c = a·bᵀ (NT) or a·b (NN) in which every invocation keeps a tile of c in registers. The tile is written
 // out, since not every compiler keeps an array in registers. All tiles sum k upwards with one fma a step, so that which one
 // is chosen changes speed and no byte. The text is completed by params.wgsl, by a text that reads b, and by an epilogue.
+import type { Epilogue } from './epilogue.ts';
 
 export interface TileShape {
   /**
@@ -19,9 +20,21 @@ export interface TileShape {
    * adapters that pay per load. Needs `subgroups`, of whatever size.
    */
   readonly quad: boolean;
+  /**
+   * A whole tile that only replaces what is there is stored without a loop. That costs time to compile and pays where sums
+   * are so short that storing them counts.
+   */
+  readonly writtenOut?: boolean;
 }
 
 export type Form = 'nt' | 'nn';
+
+/** What of a product decides its entry point. */
+export interface TileProduct {
+  readonly form: Form;
+  readonly branch: boolean;
+  readonly epilogue: Epilogue;
+}
 
 /** Rows and columns of c that one workgroup computes. */
 export const tileSpan = ({ lanes, rows, vectors, workgroup }: TileShape): [rows: number, columns: number] =>
@@ -137,8 +150,20 @@ ${addStep(form, shape, sharesRows, sharesVectors)}
   }`;
 }
 
-/** The whole entry point `main`; `withBranch` adds branchScale · branch_x · branch_w to the sums (transposed in NT). */
-export function registerTile(form: Form, shape: TileShape, withBranch: boolean): string {
+/** Stores the whole tile, where the product lets it be no more than that. */
+function storeTile({ rows, vectors }: TileShape, { residual }: Epilogue): string {
+  const store = (i: number, v: number) => `c[at + ${i}u * stride + ${v}u] = params.alpha * s${i}_${v};`;
+  return `
+  if (${residual ? 'params.residual == 0u && ' : ''}params.accumulate == 0u && row + ${rows}u <= params.rows && column + ${4 * vectors}u <= params.columns) {
+    let stride = params.cStride / 4u;
+    let at = row * stride + (params.cColumn + column) / 4u;
+    ${times(rows, (i) => each(vectors, (v) => store(i, v))).join('\n    ')}
+    return;
+  }`;
+}
+
+/** The whole entry point `main`; a branch adds branchScale · branch_x · branch_w to the sums (transposed in NT). */
+export function registerTile(shape: TileShape, { form, branch, epilogue }: TileProduct): string {
   const { lanes, rows, vectors, workgroup } = shape;
   const [spanRows, spanColumns] = tileSpan(shape);
   const own = lanes === 'columns' ? `let row = firstRow; let column = firstColumn + local * ${4 * vectors}u;` : '';
@@ -147,7 +172,7 @@ export function registerTile(form: Form, shape: TileShape, withBranch: boolean):
   const step = lanes === 'rows' ? ' * WORKGROUP' : '';
   return `
 @group(0) @binding(1) var<storage, read_write> a: array<vec4f>;
-${withBranch ? '@group(0) @binding(5) var<storage, read_write> branch_x: array<vec4f>;\n@group(0) @binding(6) var<storage, read_write> branch_w: array<vec4f>;' : ''}
+${branch ? '@group(0) @binding(5) var<storage, read_write> branch_x: array<vec4f>;\n@group(0) @binding(6) var<storage, read_write> branch_w: array<vec4f>;' : ''}
 const WORKGROUP = ${workgroup}u;
 
 @compute @workgroup_size(${workgroup})
@@ -163,7 +188,8 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   let lastRow = params.rows - 1u;
   ${times(rows, (i) => each(vectors, (v) => `var s${i}_${v} = vec4f();`)).join('\n  ')}
 ${sumOver(form, shape, BASE, 'params.inner')}
-${withBranch ? sumOver(form, shape, branchOf(form), 'params.rank') : ''}
+${branch ? sumOver(form, shape, branchOf(form), 'params.rank') : ''}
+${shape.writtenOut && lanes === 'columns' && epilogue.vectors && !epilogue.bias ? storeTile(shape, epilogue) : ''}
   // A loop, since every copy of \`store\` costs time to compile, to an end that no compiler knows and writes it out for.
   var sums = array<vec4f, ${rows * vectors}>(
     ${sums});

@@ -4,18 +4,15 @@ import type { KernelVariant } from '../../runtime/call.ts';
 import type { ShaderSource } from '../../runtime/shader.ts';
 import { WEIGHT_TYPES, type WeightType } from '../../weights/encode.ts';
 import { weightElementCode, weightVectorCode } from '../../weights/shaders.ts';
-import { type Epilogue, epilogueCode } from './epilogue.ts';
+import { epilogueCode } from './epilogue.ts';
 import anyCode from './matmul.wgsl?raw';
 import paramsCode from './params.wgsl?raw';
-import { type Form, registerTile, type TileShape, tileSpan } from './register-tile.ts';
+import { type Form, registerTile, type TileProduct, type TileShape, tileSpan } from './register-tile.ts';
 import { stagedSpan, stagedTile } from './staged-tile.ts';
 
 /** What decides a product's shader beside its variant. */
-export interface Product {
-  readonly form: Form;
+export interface Product extends TileProduct {
   readonly type: WeightType;
-  readonly branch: boolean;
-  readonly epilogue: Epilogue;
 }
 
 export interface MatmulShape {
@@ -32,7 +29,7 @@ export interface MatmulShape {
    */
   readonly servesAll?: boolean;
   /** The text of its entry point. */
-  readonly code: (form: Form, withBranch: boolean) => string;
+  readonly code: (product: TileProduct) => string;
 }
 
 /** Serves any sizes, by single elements; its workgroups take tiles of 8×8, wherever they lie. */
@@ -52,7 +49,7 @@ const tile = (shape: TileShape): MatmulShape => ({
   suits: shape.quad ? 'software' : 'any',
   kind: 'registers',
   span: tileSpan(shape),
-  code: (form, withBranch) => registerTile(form, shape, withBranch),
+  code: (product) => registerTile(shape, product),
 });
 const staged = (square: 4 | 8): MatmulShape => ({
   name: `staged ${stagedSpan(square)}×${stagedSpan(square)}`,
@@ -60,7 +57,7 @@ const staged = (square: 4 | 8): MatmulShape => ({
   suits: 'hardware',
   kind: 'staged',
   span: [stagedSpan(square), stagedSpan(square)],
-  code: (form, withBranch) => stagedTile(form, square, withBranch),
+  code: ({ form, branch }) => stagedTile(form, square, branch),
 });
 const columns = (rows: number, vectors: number, quad: boolean): MatmulShape =>
   tile({ lanes: 'columns', rows, vectors, workgroup: quad ? 8 : 16, quad });
@@ -71,7 +68,7 @@ const rows = (count: number, vectors: number, quad: boolean): MatmulShape =>
 const WIDE_SUBGROUPS: MatmulShape = { ...columns(24, 1, true), subgroup: { least: 8, most: 128 }, servesAll: true };
 /** SwiftShader computes four at a time and keeps a tile in memory, so that only the number of loads counts. */
 const narrowSubgroups = (vectors: number): MatmulShape => ({
-  ...tile({ lanes: 'columns', rows: 32, vectors, workgroup: 4, quad: true }),
+  ...tile({ lanes: 'columns', rows: 32, vectors, workgroup: 4, quad: true, writtenOut: vectors === 2 }),
   subgroup: { least: 4, most: 4 },
   servesAll: true,
 });
@@ -164,7 +161,7 @@ export function productShader(product: Product, shape: MatmulShape): ShaderSourc
   const reading = (shape.kind === 'any sizes' ? weightElementCode : weightVectorCode)[type];
   const shader: ShaderSource = {
     name,
-    code: shape.code(form, branch) + paramsCode + reading + epilogueCode(epilogue),
+    code: shape.code({ form, branch, epilogue }) + paramsCode + reading + epilogueCode(epilogue),
     ...(shape.suits === 'software' ? { enables: ['subgroups'] } : {}),
     ...(shape.servesAll ? { optional: SERVED_BINDINGS } : {}),
   };
