@@ -29,10 +29,10 @@ export const EXPLAINED: readonly Explanation[] = [
   ...explained('swiftshader', 'rmsnorm-reads-rows-twice', 'norm-forward/share', 'norm-backward/share'),
   ...explained(
     'swiftshader',
-    'two-passes-on-swiftshader-load-and-exponentiate',
-    'swiglu-forward/share',
-    'cross-entropy/share',
+    'passes-on-swiftshader-move-no-faster',
+    ...['swiglu-forward', 'swiglu-backward', 'adamw', 'cross-entropy'].map((id) => `${id}/share`),
   ),
+  ...explained('swiftshader', 'the-step-of-s026-on-swiftshader-is-short-products', 'step-s026/peer'),
 ];
 
 /** The anchors of a Markdown file's headings, as GitHub makes them. */
