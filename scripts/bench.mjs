@@ -8,6 +8,7 @@ import { reportingSetupErrors, setup } from './setup.mjs';
 const args = process.argv.slice(2);
 const asksForHelp = args.includes('--help') || args.includes('-h');
 const browser = args.includes('--browser');
+const measures = !asksForHelp && !args.some((arg) => /^--from(=|$)/.test(arg));
 
 const INSTALL = `no GPU that Node could use, and no lavapipe, Mesa's software Vulkan driver. Install it:
   Debian, Ubuntu   apt-get install mesa-vulkan-drivers libvulkan1
@@ -42,8 +43,8 @@ function measurableEnvironment() {
 }
 
 await reportingSetupErrors(async () => {
-  const ready = await setup({ browser: browser && !asksForHelp });
-  const vulkan = browser || asksForHelp ? {} : measurableEnvironment();
+  const ready = await setup({ browser: browser && measures });
+  const vulkan = browser || !measures ? {} : measurableEnvironment();
   if (!vulkan) {
     process.stderr.write(`weft bench: ${INSTALL}\n`);
     process.exitCode = 2;

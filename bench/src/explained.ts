@@ -19,6 +19,9 @@ const explained = (adapter: AdapterClass, anchor: string, ...rows: string[]): Ex
 
 export const EXPLAINED: readonly Explanation[] = [
   ...explained('lavapipe', 'products-on-lavapipe-wait-for-loads', ...PRODUCTS.map((id) => `${id}/share`)),
+  ...explained('lavapipe', 'wide-products-on-lavapipe-walk-over-pages', 'matmul-nn-1024', 'matmul-nn-2048'),
+  ...explained('lavapipe', 'steps-of-s15-on-lavapipe-are-products-and-attention', 'step-s15-4k/peer'),
+  ...explained('lavapipe', 'passes-move-no-faster', 'adamw/share'),
   ...explained('lavapipe', 'rmsnorm-reads-rows-twice', 'norm-forward/share', 'norm-backward/share'),
   ...explained('swiftshader', 'products-on-swiftshader-pay-for-sums', ...PRODUCTS),
   ...explained(
@@ -29,7 +32,7 @@ export const EXPLAINED: readonly Explanation[] = [
   ...explained('swiftshader', 'rmsnorm-reads-rows-twice', 'norm-forward/share', 'norm-backward/share'),
   ...explained(
     'swiftshader',
-    'passes-on-swiftshader-move-no-faster',
+    'passes-move-no-faster',
     ...['swiglu-forward', 'swiglu-backward', 'adamw', 'cross-entropy'].map((id) => `${id}/share`),
   ),
   ...explained('swiftshader', 'the-step-of-s026-on-swiftshader-is-short-products', 'step-s026/peer'),

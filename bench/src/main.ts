@@ -1,6 +1,6 @@
 // `npm run bench`: runs the suite in this process or in a browser, judges it, prints the table and writes the results.
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -27,6 +27,7 @@ interface Given {
   readonly json: boolean;
   readonly only: readonly string[];
   readonly out?: string;
+  readonly from?: string;
 }
 
 function parse(): Given {
@@ -42,6 +43,7 @@ function parse(): Given {
     .option('--json', 'one JSON document on stdout', false)
     .option('--only <name>', 'only measurements whose name contains this; may be given again', name, [] as string[])
     .option('--out <dir>', 'where results go: docs/benchmarks for a whole run, .weft/bench for a quick or partial one')
+    .option('--from <file>', 'judge and write the JSON of an earlier run again, and measure nothing')
     .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2))
     .parse()
     .opts<Given>();
@@ -59,7 +61,7 @@ function git(...args: string[]): string | null {
 
 function commit(): string | null {
   const hash = git('rev-parse', '--short=12', 'HEAD');
-  return hash && (git('status', '--porcelain', '--untracked-files=no') ? `${hash}-dirty` : hash);
+  return hash && (git('status', '--porcelain', '--untracked-files=no', '--', '.', ':!docs') ? `${hash}-dirty` : hash);
 }
 
 /** As it was asked for, without where results went. */
@@ -86,24 +88,23 @@ function write(report: Report, out: string): string {
   return join(out, `${stem}.md`);
 }
 
-async function main(): Promise<number> {
-  const given = parse();
-  const { quick, browser, json, only } = given;
-  const broken = brokenExplanations(EXPLAINED, join(root, 'docs', 'benchmarks'));
-  for (const line of broken) say(`An explanation leads nowhere: ${line}`);
+type Run = Provenance & Pick<Report, 'mode' | 'result'>;
+
+/** Measures what was asked for; null where no name fits. */
+async function measured(given: Given): Promise<Run | null> {
+  const { quick, browser, only } = given;
   const options = { quick, only, deadlineSeconds: quick ? DEADLINE_SECONDS.quick : DEADLINE_SECONDS.full };
   const date = new Date().toISOString();
-  const ran = browser
+  const { result, version } = browser
     ? await runInChromium(folder, options, say)
     : { result: await runHere(options), version: process.versions.node };
-  const { result, version } = ran;
   if (result.measurements.length === 0) {
     say(
       `Nothing was measured: no name contains ${only.join(' or ')}. Names begin with matmul, step, first-step, s15, lora, weights, attention, norm, swiglu, cross-entropy, adamw, decode.`,
     );
-    return 2;
+    return null;
   }
-  const provenance: Provenance = {
+  return {
     date,
     command: commandOf(given),
     commit: commit(),
@@ -111,22 +112,34 @@ async function main(): Promise<number> {
     platform: `${process.platform} ${process.arch}`,
     processor: cpus()[0]?.model.trim() ?? 'unknown processor',
     processors: availableParallelism(),
-  };
-  const valid = EXPLAINED.filter((each) => brokenExplanations([each], join(root, 'docs', 'benchmarks')).length === 0);
-  const rows = rowsOf(result, explainBy(valid));
-  const summary = summarise(rows);
-  const report: Report = {
-    bench: 'weft',
-    name: adapterName(result),
     mode: quick ? 'quick' : 'full',
-    ...provenance,
     result,
-    rows,
-    summary,
   };
-  const partial = quick || only.length > 0;
+}
+
+const fromCaller = (path: string): string => resolve(process.env.INIT_CWD ?? process.cwd(), path);
+
+/** The run that a file of results tells of. Throws Error when it is none. */
+function earlier(file: string): Run {
+  const { bench, name: _, rows: __, summary: ___, ...run }: Report = JSON.parse(readFileSync(fromCaller(file), 'utf8'));
+  if (bench !== 'weft') throw new Error(`${file} holds no results of npm run bench.`);
+  return run;
+}
+
+async function main(): Promise<number> {
+  const given = parse();
+  const { json } = given;
+  const broken = brokenExplanations(EXPLAINED, join(root, 'docs', 'benchmarks'));
+  for (const line of broken) say(`An explanation leads nowhere: ${line}`);
+  const run = given.from === undefined ? await measured(given) : earlier(given.from);
+  if (!run) return 2;
+  const valid = EXPLAINED.filter((each) => brokenExplanations([each], join(root, 'docs', 'benchmarks')).length === 0);
+  const rows = rowsOf(run.result, explainBy(valid));
+  const summary = summarise(rows);
+  const report: Report = { bench: 'weft', name: adapterName(run.result), ...run, rows, summary };
+  const partial = run.mode === 'quick' || run.command.includes('--only');
   const fallback = partial ? join(root, '.weft', 'bench') : join(root, 'docs', 'benchmarks');
-  const page = write(report, given.out ? resolve(process.env.INIT_CWD ?? process.cwd(), given.out) : fallback);
+  const page = write(report, given.out ? fromCaller(given.out) : fallback);
   if (json) process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
   else process.stdout.write(`\n${report.name}\n\n${textTable(rows)}\n\n${summaryLine(summary)}\n`);
   say(`Written to ${page}`);

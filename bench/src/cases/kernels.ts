@@ -94,6 +94,11 @@ const smallProducts: KernelCase[] = [
   product('s026-gate-dx', 'model-matmul', 'S0.26 gate dX', 'NN', [SMALL_ROWS, 64, 172]),
 ];
 
+/** The columns that a tile of NN reads lie on as many pages of memory as there are steps of k, or on half as many. */
+const pagedProducts: KernelCase[] = [512, 1024].map((columns) =>
+  product(`pages-nn-${columns}`, 'ablation', `rows of ${columns * 4} bytes`, 'NN', [2048, columns, 2048]),
+);
+
 const loraProducts: KernelCase[] = [
   product('lora-xa', 'lora', 'x·Aᵀ, rank 8', 'NT', [ROWS, 8, 288]),
   product('lora-up', 'lora', 'xa·Bᵀ, rank 8', 'NT', [ROWS, 768, 8]),
@@ -308,6 +313,7 @@ const moves: KernelCase[] = pointwise
 const CASES: readonly KernelCase[] = [
   ...modelProducts,
   ...smallProducts,
+  ...pagedProducts,
   ...loraProducts,
   ...quantisedProducts,
   ...attention('s15', 'attention of S15', { batch: 1, sequence: 256, heads: 6, kvHeads: 6, headSize: 48 }),
