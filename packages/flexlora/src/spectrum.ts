@@ -1,7 +1,7 @@
 // What a merge is told by: singular values, energy per rank, effective rank, who reaches which direction, and how far the
 // changes of the clients agree.
 import { dot } from './linalg/columns.ts';
-import { stackTerms, type Term } from './sum.ts';
+import { nuclearBound, type Stack, stackTerms, type Term } from './stack.ts';
 import type { Factors, LowRank } from './types.ts';
 
 /** One client's work on one matrix. */
@@ -80,7 +80,7 @@ export const changeTerms = ({ weight, end, start, name }: MatrixUpdate): Term[] 
 };
 
 /** Frobenius inner product of two products of stacks: Σ (LᵀL') ∘ (RᵀR'), never forming either. */
-function innerProduct(a: ReturnType<typeof stackTerms>, b: ReturnType<typeof stackTerms>): number {
+function innerProduct(a: Stack, b: Stack): number {
   let sum = 0;
   for (let i = 0; i < a.left.cols; i += 1) {
     for (let j = 0; j < b.left.cols; j += 1) {
@@ -101,7 +101,7 @@ function cosinesToMean(updates: readonly MatrixUpdate[]): number[] {
   const changes = updates.map((update) => stackTerms(changeTerms({ ...update, weight: 1 })));
   const products = changes.map(() => new Float64Array(changes.length));
   // What a square root of a cancelled sum can still tell from zero.
-  const floors = changes.map((change) => 1e-14 * sizeOf(change));
+  const floors = changes.map((change) => 1e-14 * nuclearBound(change) ** 2);
   for (const [i, a] of changes.entries()) {
     for (const [j, b] of changes.entries()) {
       if (j < i) continue;
@@ -118,15 +118,4 @@ function cosinesToMean(updates: readonly MatrixUpdate[]): number[] {
     if (own <= (floors[i] ?? 0) || mean <= meanFloor) return 0;
     return Math.max(-1, Math.min(1, (withMean[i] ?? 0) / Math.sqrt(own * mean)));
   });
-}
-
-/** (Σ ‖l_j‖·‖r_j‖)²: what ‖Σ l_j·r_jᵀ‖² could be at most. */
-function sizeOf({ left, right }: ReturnType<typeof stackTerms>): number {
-  let sum = 0;
-  for (let k = 0; k < left.cols; k += 1) {
-    const l = dot(left.data, k * left.rows, left.data, k * left.rows, left.rows);
-    const r = dot(right.data, k * right.rows, right.data, k * right.rows, right.rows);
-    sum += Math.sqrt(l * r);
-  }
-  return sum * sum;
 }

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { lowRankOf, stackTerms, sumOfProducts } from './sum.ts';
+import { stackTerms, type Term } from './stack.ts';
+import { lowRankOf, sumOfProducts } from './sum.ts';
 import {
   denseOf,
   denseSvd,
@@ -66,7 +67,7 @@ describe('sumOfProducts', () => {
       fc.property(cohort, fc.integer({ min: 1, max: 20 }), (drawn, rank) => {
         const terms = termsOf(drawn);
         const whole = denseSum(terms);
-        const { value, discarded } = sumOfProducts(terms, rank);
+        const { value, discarded } = sumOfProducts(terms, { maxRank: rank });
         const reference = denseSvd(whole);
         const first = reference.sigma[0] ?? 0;
         for (const [k, sigma] of value.sigma.entries())
@@ -171,14 +172,14 @@ describe('sumOfProducts', () => {
     const make = () =>
       sumOfProducts(
         [4, 8, 30].map((rank, k) => ({ weight: 1 / 3, factors: randomFactors({ out: 64, in: 48, rank }, k) })),
-        40,
+        { maxRank: 40 },
       );
     expect(make()).toEqual(make());
   });
 
   it('refuses by name what cannot be summed', () => {
     const good = randomFactors({ out: 6, in: 4, rank: 2 }, 0);
-    const cases: [string, RegExp, Parameters<typeof sumOfProducts>[0]][] = [
+    const cases: [string, RegExp, Term[]][] = [
       ['weights', /no update/, []],
       ['weights', /weight of late is NaN/, [{ weight: Number.NaN, factors: good, name: 'late' }]],
       [
@@ -212,7 +213,7 @@ describe('sumOfProducts', () => {
       expect(() => sumOfProducts(terms)).toThrow(message);
       expect(() => sumOfProducts(terms)).toThrow(expect.objectContaining({ name: 'MergeError', code }));
     }
-    expect(() => sumOfProducts([{ weight: 1, factors: good }], 0)).toThrow(/rank 0/);
+    expect(() => sumOfProducts([{ weight: 1, factors: good }], { maxRank: 0 })).toThrow(/rank 0/);
   });
 
   it('merges all matrices of a small model in under two seconds', () => {
@@ -229,7 +230,7 @@ describe('sumOfProducts', () => {
       [4, 8, 16].map((rank, k) => ({ weight: 1 / 3, factors: randomFactors({ out, in: inner, rank }, m, k) })),
     );
     const start = performance.now();
-    for (const terms of cohorts) sumOfProducts(terms, 64);
+    for (const terms of cohorts) sumOfProducts(terms, { maxRank: 64 });
     expect(performance.now() - start).toBeLessThan(2000);
   });
 });

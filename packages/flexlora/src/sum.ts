@@ -1,76 +1,45 @@
-// Weighted sums of low-rank updates without ever forming them: stack the factors, QR both stacks, decompose the small core.
-// Exact for every sum of ranks; a stack at least as wide as its matrix is its own core.
+// Weighted sums of low-rank updates as singular value decompositions, one update after the other. As long as the stack of
+// factors is narrower than the matrix, the matrix is never formed: QR both stacks, decompose the small core. Beyond that
+// the sum itself is the smaller thing to keep.
 import { MergeError } from './errors.ts';
-import { addScaled, type Columns, columns, dot } from './linalg/columns.ts';
+import { type Columns, columns, dot } from './linalg/columns.ts';
+import { addProduct, transposedView, view } from './linalg/product.ts';
 import { applyQ, type Qr, qr } from './linalg/qr.ts';
-import { svd } from './linalg/svd.ts';
-import { checkUpdate, type Factors, isLowRank, type LowRank, type Shape, zeroUpdate } from './types.ts';
-
-export interface Term {
-  /** Any finite number; negative to subtract. */
-  readonly weight: number;
-  readonly factors: Factors | LowRank;
-  /** What errors call it, such as the client or the file it came from. */
-  readonly name?: string;
-}
-
-/** Σ over columns j of left_j · right_jᵀ = Σ weight · update. */
-export interface Stack extends Shape {
-  /** [out, width] */
-  readonly left: Columns;
-  /** [in, width] */
-  readonly right: Columns;
-  /** Term of each column. */
-  readonly owner: Int32Array;
-}
-
-function isZero(data: Float64Array, from: number, count: number): boolean {
-  for (let i = from; i < from + count; i += 1) if (data[i] !== 0) return false;
-  return true;
-}
+import { operatorOf, oversampling, randomisedSvd } from './linalg/randomised.ts';
+import { type Svd, svd } from './linalg/svd.ts';
+import { joined, nuclearBound, type Stack, stackOf, type Term } from './stack.ts';
+import { type Factors, type LowRank, type Shape, zeroUpdate } from './types.ts';
 
 /**
- * The factors of all terms side by side in float64, weight and scale in the left ones. Columns that contribute exactly
- * nothing, such as the B = 0 of untrained directions, are left out. Throws MergeError 'weights', 'shape', 'rank' or
- * 'non-finite'.
+ * How a sum is computed. `stacked`: QR of both stacks of factors, exact, memory (out + in) · Σr. `dense`: the sum itself,
+ * exact, memory out · in. `randomised`: the first directions of the dense sum, each to 1e-9 · σ₁, or dense where its spectrum
+ * does not allow that.
  */
-export function stackTerms(terms: readonly Term[]): Stack {
-  const shape = terms[0]?.factors;
-  if (!shape) throw new MergeError('weights', 'There is no update to merge.');
-  const { out, in: inner } = shape;
-  const total = terms.reduce((sum, { factors }) => sum + factors.rank, 0);
-  const left = new Float64Array(out * total);
-  const right = new Float64Array(inner * total);
-  const owner = new Int32Array(total);
-  let width = 0;
-  for (const [t, { weight, factors, name = `update ${t + 1}` }] of terms.entries()) {
-    if (!Number.isFinite(weight)) throw new MergeError('weights', `The weight of ${name} is ${weight}.`);
-    checkUpdate(factors, shape, name);
-    for (let k = 0; k < factors.rank; k += 1) {
-      const l = width * out;
-      const r = width * inner;
-      if (isLowRank(factors)) {
-        const factor = weight * (factors.sigma[k] as number);
-        for (let i = 0; i < out; i += 1) left[l + i] = factor * (factors.u[k * out + i] as number);
-        right.set(factors.v.subarray(k * inner, (k + 1) * inner), r);
-      } else {
-        const factor = weight * factors.scale;
-        for (let i = 0; i < out; i += 1) left[l + i] = factor * (factors.b[i * factors.rank + k] as number);
-        right.set(factors.a.subarray(k * inner, (k + 1) * inner), r);
-      }
-      if (isZero(left, l, out) || isZero(right, r, inner)) continue;
-      owner[width] = t;
-      width += 1;
-    }
-  }
-  return {
-    out,
-    in: inner,
-    left: columns(out, width, left.subarray(0, width * out)),
-    right: columns(inner, width, right.subarray(0, width * inner)),
-    owner: owner.subarray(0, width),
-  };
+export type Route = 'stacked' | 'dense' | 'randomised';
+
+export interface SumOptions {
+  /** Rank of the result at most; all of it unless said. */
+  readonly maxRank?: number;
+  /** Forces a route; else Σr and `maxRank` choose. */
+  readonly route?: Route;
+  /** Of the random start of `randomised`: run, round and matrix. */
+  readonly seed?: string;
 }
+
+export interface Sum {
+  readonly value: LowRank;
+  /** Frobenius norm of what `maxRank` cut off; of a randomised sum to 1e-8 of its norm. */
+  readonly discarded: number;
+  /** The one that gave the result. */
+  readonly route: Route;
+}
+
+/** A stack wider than this share of the smaller side costs more than the matrix. */
+const STACKED_SHARE = 0.8;
+/** A random subspace pays where it is narrower than this share of the smaller side. */
+const RANDOMISED_SHARE = 1 / 8;
+/** Residual of a singular vector, relative to σ₁. */
+const RANDOMISED_TOLERANCE = 1e-9;
 
 /** A stack as Q · R; null stands for Q = 1 where the stack is already no taller than wide. */
 function compress(stack: Columns): { q: Qr | null; r: Columns } {
@@ -79,61 +48,112 @@ function compress(stack: Columns): { q: Qr | null; r: Columns } {
   return { q, r: q.r };
 }
 
-/** left · rightᵀ, [left.rows, right.rows]. */
-function outerProduct(left: Columns, right: Columns): Columns {
-  const core = columns(left.rows, right.rows);
-  for (let k = 0; k < left.cols; k += 1) {
-    for (let j = 0; j < right.rows; j += 1) {
-      const factor = right.data[k * right.rows + j] as number;
-      if (factor !== 0) addScaled(factor, left.data, k * left.rows, core.data, j * left.rows, left.rows);
+/** Σ weight · update, update by update, so that none has to be kept by the caller. */
+export class UpdateSum {
+  readonly #shape: Shape;
+  readonly #route: Route | undefined;
+  readonly #maxRank: number;
+  readonly #seed: string;
+  #stacks: Stack[] = [];
+  #width = 0;
+  #dense: Columns | null = null;
+  #bound = 0;
+  #terms = 0;
+
+  /** Throws MergeError 'rank'. */
+  constructor({ out, in: inner }: Shape, { maxRank = Number.POSITIVE_INFINITY, route, seed = '' }: SumOptions = {}) {
+    if (!(maxRank >= 1)) throw new MergeError('rank', `An update cannot be kept at rank ${maxRank}.`);
+    this.#shape = { out, in: inner };
+    this.#route = route;
+    this.#maxRank = maxRank;
+    this.#seed = seed;
+  }
+
+  /** Throws MergeError 'weights', 'shape', 'rank' or 'non-finite'; the sum is then as it was. */
+  add(term: Term): void {
+    this.#terms += 1;
+    const stack = stackOf({ name: `update ${this.#terms}`, ...term }, this.#shape);
+    this.#bound += nuclearBound(stack);
+    this.#width += stack.left.cols;
+    if (stack.left.cols > 0) this.#stacks.push(stack);
+    const { out, in: inner } = this.#shape;
+    const narrow = this.#width <= STACKED_SHARE * Math.min(out, inner);
+    if (this.#route === undefined ? !narrow : this.#route !== 'stacked') this.#form();
+  }
+
+  /** Adds the stacks to the dense sum. */
+  #form(): Columns {
+    const { out, in: inner } = this.#shape;
+    this.#dense ??= columns(out, inner);
+    for (const { left, right } of this.#stacks)
+      addProduct(1, view(left), transposedView(view(right)), view(this.#dense));
+    this.#stacks = [];
+    return this.#dense;
+  }
+
+  /** The sum so far; more may be added. Throws MergeError 'no-convergence' or 'non-finite'. */
+  finish(): Sum {
+    if (this.#width === 0) return { value: zeroUpdate(this.#shape), discarded: 0, route: this.#route ?? 'stacked' };
+    // Householder QR and sums of products err column by column.
+    const floor = 4 * Number.EPSILON * this.#bound;
+    return this.#dense ? this.#finishDense(this.#dense, floor) : this.#finishStacked(floor);
+  }
+
+  #finishStacked(floor: number): Sum {
+    const stack = joined(this.#stacks, this.#shape);
+    const left = compress(stack.left);
+    const right = compress(stack.right);
+    const core = columns(left.r.rows, right.r.rows);
+    addProduct(1, view(left.r), transposedView(view(right.r)), view(core));
+    const { u, sigma, v } = svd(core, { floor, vectors: this.#maxRank });
+    const expand = (q: Qr | null, part: Columns): Columns => (q ? applyQ(q, part) : part);
+    const parts = { u: expand(left.q, u), sigma, v: expand(right.q, v) };
+    return { ...this.#truncated(parts), route: 'stacked' };
+  }
+
+  #finishDense(dense: Columns, floor: number): Sum {
+    const { out, in: inner } = this.#shape;
+    const subspace = this.#maxRank + oversampling(this.#maxRank);
+    const small = subspace <= RANDOMISED_SHARE * Math.min(out, inner);
+    const random = this.#route === undefined ? small : this.#route === 'randomised';
+    if (random && Number.isFinite(this.#maxRank)) {
+      const options = { rank: this.#maxRank, tolerance: RANDOMISED_TOLERANCE, floor, seed: this.#seed };
+      const found = randomisedSvd(operatorOf(dense), options);
+      if (found) {
+        const whole = dot(dense.data, 0, dense.data, 0, dense.data.length);
+        const kept = dot(found.svd.sigma, 0, found.svd.sigma, 0, found.svd.sigma.length);
+        const { value } = this.#truncated(found.svd);
+        // What cancels to less than rounding is nothing.
+        const rest = whole - kept;
+        const discarded = rest > whole * Number.EPSILON * inner ? Math.sqrt(rest) : 0;
+        return { value, discarded, route: 'randomised' };
+      }
     }
+    return { ...this.#truncated(svd(dense, { floor, vectors: this.#maxRank })), route: 'dense' };
   }
-  return core;
-}
 
-/** Bound of the rounding noise in the singular values of a stack's product: Householder QR errs column by column. */
-function noiseFloor({ left, right }: Stack): number {
-  let sum = 0;
-  for (let k = 0; k < left.cols; k += 1) {
-    const l = dot(left.data, k * left.rows, left.data, k * left.rows, left.rows);
-    const r = dot(right.data, k * right.rows, right.data, k * right.rows, right.rows);
-    sum += Math.sqrt(l) * Math.sqrt(r);
+  #truncated({ u, sigma, v }: Svd): Omit<Sum, 'route'> {
+    const rank = u.cols;
+    const tail = dot(sigma, rank, sigma, rank, sigma.length - rank);
+    return {
+      value: { ...this.#shape, rank, u: u.data, sigma: sigma.slice(0, rank), v: v.data },
+      discarded: Math.sqrt(tail),
+    };
   }
-  return 4 * Number.EPSILON * sum;
 }
-
-/** Square root of Σ values², without the first `from`. */
-const normFrom = (values: Float64Array, from: number): number =>
-  Math.sqrt(dot(values, from, values, from, Math.max(0, values.length - from)));
 
 /**
- * Σ weight · update as a singular value decomposition of rank `maxRank` at most. `discarded` is the Frobenius norm of what
- * that limit cut off. Singular values below the rounding noise of the sum are not there. Throws MergeError.
+ * Σ weight · update. Singular values below the rounding noise of the sum are not there. The terms are read one after the
+ * other and once. Throws MergeError.
  */
-export function sumOfProducts(
-  terms: readonly Term[],
-  maxRank = Number.POSITIVE_INFINITY,
-): { value: LowRank; discarded: number } {
-  if (!(maxRank >= 1)) throw new MergeError('rank', `An update cannot be kept at rank ${maxRank}.`);
-  const stack = stackTerms(terms);
-  if (stack.left.cols === 0) return { value: zeroUpdate(stack), discarded: 0 };
-  const left = compress(stack.left);
-  const right = compress(stack.right);
-  const { u, sigma, v } = svd(outerProduct(left.r, right.r), noiseFloor(stack));
-  const rank = Math.min(sigma.length, maxRank);
-  const first = (part: Columns): Columns => columns(part.rows, rank, part.data.subarray(0, part.rows * rank));
-  const expand = (q: Qr | null, part: Columns): Float64Array => (q ? applyQ(q, part).data : part.data.slice());
-  return {
-    value: {
-      out: stack.out,
-      in: stack.in,
-      rank,
-      u: expand(left.q, first(u)),
-      sigma: sigma.slice(0, rank),
-      v: expand(right.q, first(v)),
-    },
-    discarded: normFrom(sigma, rank),
-  };
+export function sumOfProducts(terms: Iterable<Term>, options: SumOptions = {}): Sum {
+  let sum: UpdateSum | null = null;
+  for (const term of terms) {
+    sum ??= new UpdateSum(term.factors, options);
+    sum.add(term);
+  }
+  if (!sum) throw new MergeError('weights', 'There is no update to merge.');
+  return sum.finish();
 }
 
 /** The singular value decomposition of one pair of factors. */

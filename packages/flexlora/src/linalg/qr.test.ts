@@ -27,6 +27,25 @@ describe('qr', () => {
     );
   });
 
+  it('applies its reflectors in blocks', () => {
+    for (const [rows, cols] of [
+      [70, 33],
+      [65, 64],
+      [40, 90],
+      [97, 97],
+    ] as const) {
+      const matrix = randomDense(rows, cols, 'blocks');
+      for (const pivot of [false, true]) {
+        const factored = qr(asColumns(matrix), { pivot });
+        const q = transposed(rowsOf(applyQ(factored, identity(factored.size)).data, rows));
+        expect(orthonormalityError(q)).toBeLessThan(1e-13);
+        const r = transposed(rowsOf(factored.r.data, factored.size));
+        const permuted = dense(rows, cols, (i, j) => matrix.data[i * cols + (factored.order[j] ?? 0)] ?? Number.NaN);
+        expect(distance(multiply(q, r), permuted)).toBeLessThan(1e-13);
+      }
+    }
+  });
+
   it('pivots the column with the most left of it to the front, whatever it had at first', () => {
     const size = fc.integer({ min: 2, max: 12 });
     fc.assert(

@@ -72,7 +72,7 @@ describe('svd', () => {
     // Rows scaled over 24 orders: a Gram matrix or bidiagonalisation would lose all but the first few.
     const well = randomOrthonormal(8, 8, 'graded');
     const graded = dense(8, 8, (i, j) => (well.data[i * 8 + j] ?? 0) * 10 ** (-3 * i));
-    const { sigma } = svd(asColumns(graded), 0);
+    const { sigma } = svd(asColumns(graded), { floor: 0 });
     const product = sigma.reduce((p, value) => p * value, 1);
     expect(product / 10 ** (-3 * 28)).toBeCloseTo(1, 12);
   });

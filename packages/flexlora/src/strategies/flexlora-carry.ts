@@ -2,7 +2,8 @@
 // no client's rank reaches is carried over instead of shrinking, and a client that did not train changes nothing, whatever
 // version it started from.
 import { changeTerms, matrixReport } from '../spectrum.ts';
-import { sumOfProducts, type Term } from '../sum.ts';
+import type { Term } from '../stack.ts';
+import { sumOfProducts } from '../sum.ts';
 import { checkMerge, type Strategy } from './strategy.ts';
 
 export const flexloraCarry: Strategy = {
@@ -13,7 +14,7 @@ export const flexloraCarry: Strategy = {
     checkMerge(flexloraCarry, merge);
     const { current, updates, maxRank, name = 'the matrix' } = merge;
     const state: Term[] = current ? [{ weight: 1, factors: current, name: `the state of ${name}` }] : [];
-    const { value, discarded } = sumOfProducts([...state, ...updates.flatMap(changeTerms)], maxRank);
+    const { value, discarded } = sumOfProducts([...state, ...updates.flatMap(changeTerms)], { maxRank, seed: name });
     return { next: value, report: matrixReport(value, discarded, updates) };
   },
 };

@@ -17,7 +17,7 @@ export const flexlora: Strategy = {
       factors: end,
       name: `${client ?? `update ${i + 1}`} of ${name}`,
     }));
-    const { value, discarded } = sumOfProducts(terms, maxRank);
+    const { value, discarded } = sumOfProducts(terms, { maxRank, seed: name });
     return { next: value, report: matrixReport(value, discarded, updates) };
   },
 };
