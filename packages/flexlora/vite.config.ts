@@ -1,3 +1,3 @@
 import { libraryConfig } from '../../vite.library.ts';
 
-export default libraryConfig(import.meta.dirname, { index: 'src/index.ts' });
+export default libraryConfig(import.meta.dirname, { index: 'src/index.ts', bench: 'bench/main.ts' });

@@ -5,7 +5,7 @@ import { addScaled, type Columns, columns, dot } from './columns.ts';
 import { addProduct, transposedView, view } from './product.ts';
 
 /** Reflectors that are applied at once. */
-export const PANEL = 32;
+export const PANEL = 16;
 
 /** H₀ · H₁ · … of reflectors 1 − betas[k] · x·xᵀ. */
 export interface Reflectors {
