@@ -28,8 +28,8 @@ function check(diagonal: number[], above: number[]): number[] {
   expect(orthonormalityError(right)).toBeLessThan(1e-13);
   const scaled = dense(n, n, (i, k) => (left.data[i * n + k] ?? 0) * (sigma[k] ?? 0));
   expect(distance(multiply(scaled, transposed(right)), bidiagonal(diagonal, above))).toBeLessThan(2e-14);
-  expect([...sigma]).toEqual([...sigma].sort((a, b) => a - b));
-  expect(sigma[0]).toBeGreaterThanOrEqual(0);
+  expect([...sigma]).toEqual([...sigma].sort((a, b) => b - a));
+  expect(sigma[n - 1]).toBeGreaterThanOrEqual(0);
   return [...sigma];
 }
 
@@ -50,9 +50,23 @@ describe('decomposeBidiagonal', () => {
 
   it('finds the values that a decomposition through the Gram matrix finds', () => {
     const [diagonal, above] = [draws(60, 'd'), draws(59, 'e')];
-    const expected = [...denseSvd(bidiagonal(diagonal, above)).sigma].reverse();
+    const expected = denseSvd(bidiagonal(diagonal, above)).sigma;
     for (const [k, value] of check(diagonal, above).entries())
       expect(Math.abs(value - (expected[k] ?? 0))).toBeLessThan(1e-7);
+  });
+
+  it('makes only the vectors that are wanted, and the same ones', () => {
+    const [diagonal, above] = [Float64Array.from(draws(90, 'd')), Float64Array.from(draws(89, 'e'))];
+    const whole = decomposeBidiagonal(diagonal, above);
+    for (const count of [0, 1, 17, 90]) {
+      const some = decomposeBidiagonal(diagonal, above, count);
+      expect(some.sigma).toEqual(whole.sigma);
+      for (const side of ['u', 'v'] as const) {
+        expect(some[side].cols).toBe(count);
+        const expected = whole[side].data.subarray(0, 90 * count);
+        expect(some[side].data.every((value, i) => Math.abs(value - (expected[i] ?? 0)) < 1e-13)).toBe(true);
+      }
+    }
   });
 
   it('stands equal values, zeros, splits and clusters', () => {

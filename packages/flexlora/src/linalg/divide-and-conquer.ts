@@ -16,17 +16,38 @@ interface Part {
   readonly v: Columns;
 }
 
-/** U · diag(sigma) · Vᵀ of the upper bidiagonal matrix, sigma ascending, U and V [n, n]. Throws MergeError 'no-convergence'. */
-export function decomposeBidiagonal(diagonal: Float64Array, above: Float64Array): Part {
-  return decompose(diagonal, above, 0, diagonal.length, 0);
+/**
+ * U · diag(sigma) · Vᵀ of the upper bidiagonal matrix: all of sigma, descending, and the first `vectors` columns of U and V.
+ * Throws MergeError 'no-convergence'.
+ */
+export function decomposeBidiagonal(diagonal: Float64Array, above: Float64Array, vectors = diagonal.length): Part {
+  const n = diagonal.length;
+  const count = Math.min(n, vectors);
+  const { u, sigma, v } = decompose(diagonal, above, 0, n, 0, count);
+  const first = columns(n, count);
+  const second = columns(n, count);
+  for (let k = 0; k < count; k += 1) {
+    const from = u.cols - 1 - k;
+    first.data.set(u.data.subarray(from * n, (from + 1) * n), k * n);
+    second.data.set(v.data.subarray(from * n, (from + 1) * n), k * n);
+  }
+  return { u: first, sigma: sigma.reverse(), v: second };
 }
 
-function decompose(diagonal: Float64Array, above: Float64Array, first: number, rows: number, extra: 0 | 1): Part {
+/** `wanted`: how many vectors of the largest singular values; all but at the top. */
+function decompose(
+  diagonal: Float64Array,
+  above: Float64Array,
+  first: number,
+  rows: number,
+  extra: 0 | 1,
+  wanted = rows,
+): Part {
   if (rows <= LEAF) return leaf(diagonal, above, first, rows, extra);
   const top = Math.floor(rows / 2);
   const upper = decompose(diagonal, above, first, top, 1);
   const lower = decompose(diagonal, above, first + top + 1, rows - top - 1, extra);
-  return join(upper, diagonal[first + top] as number, above[first + top] as number, lower, extra);
+  return join(upper, diagonal[first + top] as number, above[first + top] as number, lower, extra, wanted);
 }
 
 function leaf(diagonal: Float64Array, above: Float64Array, first: number, rows: number, extra: 0 | 1): Part {
@@ -94,7 +115,7 @@ const UPPER = 1;
 const LOWER = 2;
 
 /** The decomposition of [upper 0; 0 … alpha, beta … 0; 0 lower]. */
-function join(upper: Part, alpha: number, beta: number, lower: Part, extra: 0 | 1): Part {
+function join(upper: Part, alpha: number, beta: number, lower: Part, extra: 0 | 1, wanted: number): Part {
   const top = upper.sigma.length;
   const bottom = lower.sigma.length;
   const n = top + 1 + bottom;
@@ -146,10 +167,9 @@ function join(upper: Part, alpha: number, beta: number, lower: Part, extra: 0 | 
   }
   // What is smaller than rounding of the whole counts as zero, and values closer than that as equal.
   const noise = 8 * Number.EPSILON * Math.max(d[n - 1] as number, Math.abs(alpha), Math.abs(beta));
-  if (noise === 0) return { u, sigma: d, v };
   if ((z[0] as number) <= noise) z[0] = noise;
-  const live = [0];
-  const settled: number[] = [];
+  const live = noise > 0 ? [0] : [];
+  const settled = noise > 0 ? [] : [0];
   let before = -1;
   for (let k = 1; k < n; k += 1) {
     if (Math.abs(z[k] as number) <= noise) {
@@ -177,16 +197,42 @@ function join(upper: Part, alpha: number, beta: number, lower: Part, extra: 0 | 
   if (count > 1) poles[1] = Math.max(poles[1] as number, noise / 2);
   const weights = Float64Array.from(live, (k) => z[k] as number);
   const { omega, differences } = secularRoots(poles, weights);
-  const [left, right] = arrowVectors(poles, weights, differences);
-  const turnedU = columns(n, count);
-  const turnedV = columns(m, count);
+  // By ascending value: those that were settled, and the roots, whose vectors are made now.
+  const all = [
+    ...settled.map((k) => ({ value: d[k] as number, settled: k, root: -1 })),
+    ...Array.from(omega, (value, root) => ({ value, settled: -1, root })),
+  ].sort((x, y) => x.value - y.value);
+  const kept = all.slice(n - wanted);
+  const roots = kept.flatMap(({ root }) => (root < 0 ? [] : [root]));
+  const [left, right] = arrowVectors(poles, weights, differences, roots);
+  const turnedU = columns(n, roots.length);
+  const turnedV = columns(m, roots.length);
   multiplyHalves(u, live, half, left, turnedU, top, top + 1, true);
   multiplyHalves(v, live, half, right, turnedV, top + 1, top + 1, false);
-  return sorted(u, v, d, settled, turnedU, turnedV, omega, extra);
+  const result = {
+    u: columns(n, wanted),
+    sigma: Float64Array.from(all, ({ value }) => value),
+    v: columns(m, wanted + extra),
+  };
+  let turned = 0;
+  for (const [to, from] of kept.entries()) {
+    const isRoot = from.root >= 0;
+    const k = isRoot ? turned : from.settled;
+    if (isRoot) turned += 1;
+    result.u.data.set((isRoot ? turnedU : u).data.subarray(k * n, (k + 1) * n), to * n);
+    result.v.data.set((isRoot ? turnedV : v).data.subarray(k * m, (k + 1) * m), to * m);
+  }
+  if (extra) result.v.data.set(v.data.subarray(n * m, (n + 1) * m), wanted * m);
+  return result;
 }
 
 /** Singular vectors of the arrow matrix whose singular values are exactly omega: z is what those make it (Löwner's formula). */
-function arrowVectors(d: Float64Array, z: Float64Array, differences: Float64Array): [left: Columns, right: Columns] {
+function arrowVectors(
+  d: Float64Array,
+  z: Float64Array,
+  differences: Float64Array,
+  roots: readonly number[],
+): [left: Columns, right: Columns] {
   const n = d.length;
   const exact = new Float64Array(n);
   const distance = (i: number, k: number): number =>
@@ -198,22 +244,22 @@ function arrowVectors(d: Float64Array, z: Float64Array, differences: Float64Arra
     const size = Math.sqrt(Math.abs(square));
     exact[k] = (z[k] as number) < 0 ? -size : size;
   }
-  const left = columns(n, n);
-  const right = columns(n, n);
-  for (let i = 0; i < n; i += 1) {
+  const left = columns(n, roots.length);
+  const right = columns(n, roots.length);
+  for (const [to, i] of roots.entries()) {
     let [ofLeft, ofRight] = [1, 0];
     for (let k = 0; k < n; k += 1) {
       const value = (exact[k] as number) / (differences[i * n + k] as number);
       const scaled = k === 0 ? -1 : (d[k] as number) * value;
-      right.data[i * n + k] = value;
-      left.data[i * n + k] = scaled;
+      right.data[to * n + k] = value;
+      left.data[to * n + k] = scaled;
       ofRight += value * value;
       if (k > 0) ofLeft += scaled * scaled;
     }
     const [lengthLeft, lengthRight] = [Math.sqrt(ofLeft), Math.sqrt(ofRight)];
     for (let k = 0; k < n; k += 1) {
-      right.data[i * n + k] = (right.data[i * n + k] as number) / lengthRight;
-      left.data[i * n + k] = (left.data[i * n + k] as number) / lengthLeft;
+      right.data[to * n + k] = (right.data[to * n + k] as number) / lengthRight;
+      left.data[to * n + k] = (left.data[to * n + k] as number) / lengthLeft;
     }
   }
   return [left, right];
@@ -252,30 +298,4 @@ function multiplyHalves(
   if (!middle) return;
   for (let j = 0; j < inner.cols; j += 1)
     target.data[j * target.rows + upperRows] = inner.data[j * inner.rows] as number;
-}
-
-/** What was turned and what was settled, by ascending singular value. */
-function sorted(
-  u: Columns,
-  v: Columns,
-  d: Float64Array,
-  settled: readonly number[],
-  turnedU: Columns,
-  turnedV: Columns,
-  omega: Float64Array,
-  extra: 0 | 1,
-): Part {
-  const all = [
-    ...settled.map((k) => ({ value: d[k] as number, u, v, k })),
-    ...Array.from(omega, (value, k) => ({ value, u: turnedU, v: turnedV, k })),
-  ].sort((a, b) => a.value - b.value);
-  const [n, m] = [u.rows, v.rows];
-  const result = { u: columns(n, n), sigma: new Float64Array(n), v: columns(m, m) };
-  for (const [to, from] of all.entries()) {
-    result.sigma[to] = from.value;
-    result.u.data.set(from.u.data.subarray(from.k * n, (from.k + 1) * n), to * n);
-    result.v.data.set(from.v.data.subarray(from.k * m, (from.k + 1) * m), to * m);
-  }
-  if (extra) result.v.data.set(v.data.subarray(n * m, (n + 1) * m), n * m);
-  return result;
 }

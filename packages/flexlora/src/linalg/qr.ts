@@ -5,7 +5,9 @@ import { addScaled, type Columns, columns, dot } from './columns.ts';
 import { addProduct, transposedView, view } from './product.ts';
 
 /** Reflectors that are applied at once. */
-export const PANEL = 16;
+export const PANEL = 32;
+/** Columns that are reduced one by one before the rest of their panel sees them. */
+const STRIP = 8;
 
 /** H₀ · H₁ · … of reflectors 1 − betas[k] · x·xᵀ. */
 export interface Reflectors {
@@ -75,10 +77,17 @@ export function reflectorsOf(vectors: Columns, betas: Float64Array, offset = 0):
   return { vectors, betas, blocks };
 }
 
-/** X −= V·(T·(Vᵀ·X)), or with Tᵀ, for columns [left, X.cols) of X and rows from `top` on. */
-function applyBlock(vectors: Columns, first: number, t: Columns, x: Columns, left: number, transposed: boolean): void {
+/** X −= V·(T·(Vᵀ·X)), or with Tᵀ, for columns [left, end) of X; V are the vectors from `first` on. */
+function applyBlock(
+  vectors: Columns,
+  first: number,
+  t: Columns,
+  x: Columns,
+  [left, end]: readonly [number, number],
+  transposed: boolean,
+): void {
   const v = view(vectors, first, first, vectors.rows - first, t.cols);
-  const target = view(x, first, left);
+  const target = view(x, first, left, x.rows - first, end - left);
   const inner = columns(t.cols, target.cols);
   addProduct(1, transposedView(v), target, view(inner));
   const turned = columns(t.cols, target.cols);
@@ -104,9 +113,11 @@ export function qr(matrix: Columns, { pivot = false }: { pivot?: boolean } = {})
   const blocks: Columns[] = [];
   for (let first = 0; first < size; first += PANEL) {
     const end = Math.min(size, first + PANEL);
-    // A pivot may come from anywhere, so that all columns must be up to date.
-    const reach = pivot ? cols : end;
     for (let k = first; k < end; k += 1) {
+      const strip = k - ((k - first) % STRIP);
+      const stripEnd = Math.min(end, strip + STRIP);
+      // A pivot may come from anywhere, so that all columns must be up to date.
+      const reach = pivot ? cols : stripEnd;
       if (pivot) {
         let best = k;
         for (let j = k + 1; j < cols; j += 1) if ((leftOver[j] as number) > (leftOver[best] as number)) best = j;
@@ -130,10 +141,14 @@ export function qr(matrix: Columns, { pivot = false }: { pivot?: boolean } = {})
         // Measured anew rather than downdated: downdating cancels just where the pivot matters.
         if (pivot) leftOver[j] = measure(j, k + 1);
       }
+      if (!pivot && k + 1 === stripEnd && stripEnd < end) {
+        const t = blockOf(work, betas, strip, stripEnd - strip, strip);
+        applyBlock(work, strip, t, work, [stripEnd, end], true);
+      }
     }
     const t = blockOf(work, betas, first, end - first, first);
     blocks.push(t);
-    if (!pivot && end < cols) applyBlock(work, first, t, work, end, true);
+    if (!pivot && end < cols) applyBlock(work, first, t, work, [end, cols], true);
     for (let j = end; j < cols; j += 1) r.data.set(data.subarray(j * rows + first, j * rows + end), j * size + first);
   }
   const vectors = columns(rows, size, data.subarray(0, rows * size));
@@ -143,7 +158,7 @@ export function qr(matrix: Columns, { pivot = false }: { pivot?: boolean } = {})
 /** H₀ · H₁ · … · X in place, X of [rows, X.cols]. */
 export function applyReflectors({ vectors, blocks }: Reflectors, x: Columns): void {
   for (let block = blocks.length - 1; block >= 0; block -= 1)
-    applyBlock(vectors, block * PANEL, blocks[block] as Columns, x, 0, false);
+    applyBlock(vectors, block * PANEL, blocks[block] as Columns, x, [0, x.cols], false);
 }
 
 /** Q · X, [rows, X.cols], for X of [size, cols]. */

@@ -88,7 +88,7 @@ function byDivision(matrix: Columns, vectors: number, limit: (biggest: number) =
   const core = tall ? tall.r : columns(rows, cols, matrix.data.slice());
   const whole = dot(core.data, 0, core.data, 0, core.data.length);
   const { diagonal, above, q, p } = bidiagonalise(core);
-  const parts = attempt(() => decomposeBidiagonal(diagonal, above));
+  const parts = attempt(() => decomposeBidiagonal(diagonal, above, vectors));
   if (!parts) return null;
   const { u, sigma, v } = parts;
   const found = dot(sigma, 0, sigma, 0, sigma.length);
@@ -96,7 +96,12 @@ function byDivision(matrix: Columns, vectors: number, limit: (biggest: number) =
   // The reduction errs by ε times the whole, whatever the caller's floor.
   const biggest = largest(sigma);
   const floor = Math.max(limit(biggest), sigma.length * Number.EPSILON * biggest);
-  const picked = ordered({ u, lengths: sigma, v }, vectors, () => floor);
+  const rank = sigma.filter((value) => value > floor).length;
+  const first = (part: Columns): Columns => {
+    const cols = Math.min(part.cols, rank);
+    return columns(part.rows, cols, part.data.subarray(0, part.rows * cols));
+  };
+  const picked = { u: first(u), sigma: sigma.slice(0, rank), v: first(v) };
   applyReflectors(q, picked.u);
   applyReflectors(p, picked.v);
   return { u: tall ? applyQ(tall, picked.u) : picked.u, sigma: picked.sigma, v: picked.v };
