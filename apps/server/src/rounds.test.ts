@@ -147,6 +147,53 @@ describe.each(['flexlora', 'flexlora-carry'] as const)('two rounds of %s', (stra
   });
 });
 
+it.each(['raflora', 'zero-pad', 'hetlora'] as const)('two rounds of %s', async (strategy) => {
+  const runId = await create({ name: strategy, strategy });
+  const volunteers = await enter(runId);
+  const play = (seed: number) =>
+    Promise.all(
+      volunteers.map((v, i) => v.round(RANKS[i] ?? 1, { size: 0.05, seed: seed + i, tokens: TOKENS[i] ?? 1 })),
+    );
+  const first = await play(1);
+  const second = await play(10);
+  for (const [i, round] of second.entries()) {
+    expect(round.lease).toMatchObject({ round: 2, startVersion: 1 });
+    for (const [module, { rank, a, in: columns }] of round.start) {
+      expect(rank).toBe(RANKS[i]);
+      if (strategy !== 'zero-pad') continue;
+      // Averaged factors are kept as such: a client gets their first rows back.
+      for (const k of [0, columns - 1, (rank - 1) * columns]) {
+        const mean = first.reduce((sum, { update }, c) => {
+          const factors = update.get(module);
+          return sum + (WEIGHTS[c] ?? 0) * ((factors?.rank ?? 0) * columns > k ? (factors?.a[k] ?? Number.NaN) : 0);
+        }, 0);
+        expect(a[k]).toBeCloseTo(mean, 5);
+      }
+    }
+  }
+  const ended = await admin.until(runId, ({ run }) => run.state === 'completed');
+  expect(ended.run.outcome).toBe('Committed 2 rounds.');
+  const reply = await fetch(`${server.url}/api/runs/${runId}/adapter/adapter_model.safetensors?rank=16`, {
+    headers: { authorization: 'Bearer a token for tests' },
+  });
+  const grant = { rank: 16, alpha: 32, rankPattern: {}, alphaPattern: {}, targets: ['q_proj' as const] };
+  expect(readFactors(new Uint8Array(await reply.arrayBuffer()), grant).size).toBe(35);
+  for (const volunteer of volunteers) volunteer.close();
+});
+
+it('fedit is refused for mixed ranks, and takes one', async () => {
+  await expect(create({ name: 'mixed', strategy: 'fedit' })).rejects.toMatchObject({
+    code: 'bad-message',
+    message: expect.stringContaining('fedit averages factors of one rank'),
+  });
+  const runId = await create({ name: 'alike', strategy: 'fedit', ranks: [2], rounds: 1 });
+  const volunteers = await enter(runId);
+  await Promise.all(volunteers.map((v, i) => v.round(2, { size: 0.05, seed: i })));
+  const ended = await admin.until(runId, ({ run }) => run.state === 'completed');
+  expect(ended.run.outcome).toBe('Committed 1 round.');
+  for (const volunteer of volunteers) volunteer.close();
+});
+
 it('flexlora-carry is the identity when nobody trains', async () => {
   const runId = await create({ name: 'zero', strategy: 'flexlora-carry', rounds: 3 });
   const volunteers = await enter(runId);

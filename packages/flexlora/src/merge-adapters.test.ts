@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { type AdapterUpdate, mergeAdapters, readOutAdapter, stateOf } from './merge-adapters.ts';
 import { flexlora, flexloraCarry } from './strategies/index.ts';
-import { denseOf, denseSvd, distance, productOf, randomFactors, sum } from './testing/dense.ts';
+import { denseOfState, denseSvd, distance, productOf, randomFactors, sum } from './testing/dense.ts';
 import { type Factors, storedRank } from './types.ts';
 import { normaliseWeights } from './weights.ts';
 
@@ -52,7 +52,7 @@ describe('mergeAdapters', () => {
         [-weight, productOf(start?.get(module) as Factors)] as const,
       ]);
       const before = productOf(adapter(8, 2, 'global').get(module) as Factors);
-      expect(distance(denseOf(next), sum([[1, before], ...terms]))).toBeLessThan(1e-12);
+      expect(distance(denseOfState(next), sum([[1, before], ...terms]))).toBeLessThan(1e-12);
     }
   });
 

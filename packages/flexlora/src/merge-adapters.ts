@@ -1,10 +1,10 @@
 // Whole adapters: the merge of every matrix they adapt, and the read-out of every matrix at the ranks asked for.
 import { MergeError } from './errors.ts';
-import { type ReadOut, readOut, type ServedFactors } from './read-out.ts';
+import { type ReadOut, readOutState, type ServedFactors } from './read-out.ts';
 import type { MatrixReport } from './spectrum.ts';
 import type { MergedMatrix, Strategy } from './strategies/index.ts';
 import { lowRankOf } from './sum.ts';
-import type { Factors, LowRank, Shape } from './types.ts';
+import type { Factors, LowRank, Shape, State } from './types.ts';
 
 /** One adapter to merge: factors by module name. */
 export interface AdapterUpdate {
@@ -20,7 +20,7 @@ export interface AdapterUpdate {
 export interface AdapterMerge {
   readonly strategy: Strategy;
   /** The state the server holds by module; null before the first merge. */
-  readonly current: ReadonlyMap<string, LowRank> | null;
+  readonly current: ReadonlyMap<string, State> | null;
   readonly updates: readonly AdapterUpdate[];
   /** Rank of each matrix's next state at most. */
   readonly maxRank: (module: string, shape: Shape) => number;
@@ -28,7 +28,7 @@ export interface AdapterMerge {
 
 export interface MergedAdapter {
   /** By module, in the order of names. */
-  readonly state: ReadonlyMap<string, LowRank>;
+  readonly state: ReadonlyMap<string, State>;
   readonly reports: ReadonlyMap<string, MatrixReport>;
 }
 
@@ -86,7 +86,7 @@ export function* mergeByModule({
 
 /** {@link mergeByModule}, all matrices at once. */
 export function mergeAdapters(merge: AdapterMerge): MergedAdapter {
-  const state = new Map<string, LowRank>();
+  const state = new Map<string, State>();
   const reports = new Map<string, MatrixReport>();
   for (const { module, next, report } of mergeByModule(merge)) {
     state.set(module, next);
@@ -97,10 +97,10 @@ export function mergeAdapters(merge: AdapterMerge): MergedAdapter {
 
 /** The factors of every matrix at the ranks and scales that `spec` gives by module. */
 export function readOutAdapter(
-  state: ReadonlyMap<string, LowRank>,
+  state: ReadonlyMap<string, State>,
   spec: (module: string, shape: Shape) => ReadOut,
 ): Map<string, ServedFactors> {
-  return new Map(Array.from(state, ([module, update]) => [module, readOut(update, spec(module, update))]));
+  return new Map(Array.from(state, ([module, update]) => [module, readOutState(update, spec(module, update))]));
 }
 
 /** A state from an adapter's factors: what `weft merge --global` starts from. */

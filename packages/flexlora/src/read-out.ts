@@ -3,7 +3,7 @@
 import { MergeError } from './errors.ts';
 import { addScaled, dot } from './linalg/columns.ts';
 import { seededStream } from './random.ts';
-import type { Factors, LowRank } from './types.ts';
+import { type Factors, isLowRank, type LowRank, type State } from './types.ts';
 
 /** Factors in float32, ready to be served or written. */
 export interface ServedFactors extends Factors {
@@ -30,6 +30,20 @@ function orthogonalise(x: Float64Array, rows: Float64Array, count: number): numb
   return Math.sqrt(dot(x, 0, x, 0, n));
 }
 
+function checkReadOut({ rank, scale }: ReadOut): void {
+  if (!Number.isInteger(rank) || rank < 1)
+    throw new MergeError('rank', `Factors cannot have rank ${rank}; ask for a positive whole number.`);
+  if (!Number.isFinite(scale) || scale === 0)
+    throw new MergeError('non-finite', `Factors cannot have scale ${scale}; α must be a positive number.`);
+}
+
+function checkServed(b: Float32Array): void {
+  for (const value of b) {
+    if (!Number.isFinite(value))
+      throw new MergeError('non-finite', 'The merged update is too large for float32; lower the learning rate.');
+  }
+}
+
 /**
  * B = U_r·Σ_r/s and A = V_rᵀ at rank r: the best approximation of the update at that rank. Where σ = 0 or the rank goes
  * beyond the update's, B = 0 and A has seeded random unit rows orthogonal to all others, so that every direction trains.
@@ -38,10 +52,7 @@ function orthogonalise(x: Float64Array, rows: Float64Array, count: number): numb
  */
 export function readOut(update: LowRank, { rank, scale, seed }: ReadOut): ServedFactors {
   const { out, in: columns, u, sigma, v } = update;
-  if (!Number.isInteger(rank) || rank < 1)
-    throw new MergeError('rank', `Factors cannot have rank ${rank}; ask for a positive whole number.`);
-  if (!Number.isFinite(scale) || scale === 0)
-    throw new MergeError('non-finite', `Factors cannot have scale ${scale}; α must be a positive number.`);
+  checkReadOut({ rank, scale, seed });
   const known = sigma.reduce((count, value) => (value > 0 ? count + 1 : count), 0);
   const directions = Math.min(rank, out, columns);
   const rows = new Float64Array(Math.max(known, directions) * columns);
@@ -65,9 +76,34 @@ export function readOut(update: LowRank, { rank, scale, seed }: ReadOut): Served
     const factor = (sigma[k] as number) / scale;
     for (let i = 0; i < out; i += 1) b[i * rank + k] = factor * (u[k * out + i] as number);
   }
-  for (const value of b) {
-    if (!Number.isFinite(value))
-      throw new MergeError('non-finite', 'The merged update is too large for float32; lower the learning rate.');
-  }
+  checkServed(b);
   return { out, in: columns, rank, scale, a, b };
 }
+
+/** The first rows of A and columns of B; beyond them seeded random unit rows in A and zeros in B, and zeros as in {@link readOut}. */
+function leadingFactors(factors: Factors, { rank, scale, seed }: ReadOut): ServedFactors {
+  checkReadOut({ rank, scale, seed });
+  const { out, in: inner } = factors;
+  const known = Math.min(rank, factors.rank);
+  const a = new Float32Array(rank * inner);
+  a.set(factors.a.subarray(0, known * inner));
+  for (let k = known; k < Math.min(rank, out, inner); k += 1) {
+    const draw = seededStream(seed, k);
+    const row = Float64Array.from({ length: inner }, draw);
+    const length = Math.sqrt(dot(row, 0, row, 0, inner));
+    for (let i = 0; i < inner; i += 1) a[k * inner + i] = (row[i] as number) / length;
+  }
+  const b = new Float32Array(out * rank);
+  const factor = factors.scale / scale;
+  for (let i = 0; i < out; i += 1)
+    for (let k = 0; k < known; k += 1) b[i * rank + k] = factor * (factors.b[i * factors.rank + k] as number);
+  checkServed(b);
+  return { out, in: inner, rank, scale, a, b };
+}
+
+/**
+ * What a client of this rank starts from: of a decomposition the best approximation, of averaged factors the first rows and
+ * columns. Throws MergeError 'rank' or 'non-finite'.
+ */
+export const readOutState = (state: State, spec: ReadOut): ServedFactors =>
+  isLowRank(state) ? readOut(state, spec) : leadingFactors(state, spec);

@@ -26,6 +26,9 @@ export interface LowRank {
   readonly v: Float64Array;
 }
 
+/** What a server keeps between rounds: a decomposition, or factors where a strategy averages these. */
+export type State = LowRank | Factors;
+
 export interface Shape {
   readonly out: number;
   readonly in: number;

@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { countSchema, idSchema, nameSchema, projectionSchema, rankSchema, sha256Schema } from './primitives.ts';
 
-export const strategySchema = z.enum(['flexlora', 'flexlora-carry']);
+export const strategySchema = z.enum(['flexlora-carry', 'flexlora', 'raflora', 'zero-pad', 'hetlora', 'fedit']);
 export type StrategyName = z.infer<typeof strategySchema>;
 
 /** How every device keeps the frozen weights: fewer bits take less memory and change every loss a little. */
@@ -60,6 +60,10 @@ export const runSettingsSchema = z
     seed: z.string().min(1).max(64).default('weft'),
   })
   .refine((run) => run.minimum <= run.goal, { path: ['minimum'], message: 'must not exceed the goal' })
+  .refine((run) => run.strategy !== 'fedit' || run.ranks.length === 1, {
+    path: ['ranks'],
+    message: 'must be one: fedit averages factors of one rank (zero-pad and flexlora take several)',
+  })
   .refine((run) => run.ranks.every((rank, i) => i === 0 || rank > (run.ranks[i - 1] ?? 0)), {
     path: ['ranks'],
     message: 'must be ascending without repeats',

@@ -282,7 +282,11 @@ describe('wrong use', () => {
   it.each<[string, () => string[], RegExp]>([
     ['no adapter', () => options(), /missing required argument/],
     ['no strategy', () => ['--rank', '4', '--out', at('no'), at('p')], /--strategy <name>/],
-    ['an unknown strategy', () => [...options('median'), at('p')], /no strategy median; choose flexlora or flexlora-c/],
+    [
+      'an unknown strategy',
+      () => [...options('median'), at('p')],
+      /no strategy median; choose flexlora-carry, flexlora, raflora, zero-pad, hetlora, fedit/,
+    ],
     ['a rank of 0', () => [...options('flexlora', '0'), at('p')], /--rank must be at least 1/],
     ['half a rank', () => [...options('flexlora', '1.5'), at('p')], /--rank takes a whole number/],
     ['a weight that is no number', () => [...options(), `${at('p')}=much`], /p is "much"/],

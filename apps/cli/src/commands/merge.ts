@@ -4,11 +4,15 @@ import { statSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import {
   type AdapterMerge,
+  type Factors,
+  isLowRank,
   MergeError,
   mergeByModule,
   normaliseWeights,
-  readOut,
+  normOfSum,
+  readOutState,
   STRATEGY_NAMES,
+  type State,
   type Strategy,
   stateOf,
   strategyByName,
@@ -34,7 +38,7 @@ export const registerMerge: Register = (program) => {
     .command('merge')
     .description('Merge PEFT LoRA adapters of any ranks into one.')
     .argument('<adapters...>', 'ADAPTER_DIR[=WEIGHT][@START_DIR]: a folder, how much it counts, what it started from')
-    .requiredOption('--strategy <name>', `how to merge: ${STRATEGY_NAMES.join(' or ')}`)
+    .requiredOption('--strategy <name>', `how to merge: ${STRATEGY_NAMES.join(', ')}`)
     .requiredOption('--rank <r>', 'rank of the merged adapter', numberOption('--rank', { minimum: 1, integer: true }))
     .requiredOption('--out <dir>', 'new folder for the merged adapter')
     .option('--global <dir>', 'the merged adapter of the round before, for strategies that merge changes');
@@ -54,7 +58,7 @@ interface ModuleReport {
   readonly module: string;
   /** [out, in] */
   readonly shape: readonly [number, number];
-  /** ‖M − trunc_R(M)‖ / ‖M‖ in the Frobenius norm: what the chosen rank loses. */
+  /** ‖M − M_R‖ / ‖M‖ in the Frobenius norm, M_R what is written: what the chosen rank loses. */
   readonly truncationError: number;
   /** The largest singular values of M, as many as the rank keeps. */
   readonly sigma: readonly number[];
@@ -133,12 +137,12 @@ async function mergeMatrices(
   const modules: ModuleReport[] = [];
   const total = merge.updates[0]?.end.size ?? 0;
   for (const { module, next, report } of mergeByModule(merge)) {
-    const factors = readOut(next, { rank, scale: SCALE, seed: `weft/${module}` });
+    const factors = readOutState(next, { rank, scale: SCALE, seed: `weft/${module}` });
     matrices.set(module, { ...factors, module, alpha: SCALE * rank });
     modules.push({
       module,
       shape: [next.out, next.in],
-      truncationError: truncationError(next.sigma, rank),
+      truncationError: lossOf(next, factors),
       sigma: report.sigma.slice(0, rank),
       effectiveRank: report.effectiveRank,
     });
@@ -222,11 +226,20 @@ function commonBaseModel(adapters: ReadonlyMap<string, LoraAdapter>, io: Io): st
   return first?.baseModel ?? '';
 }
 
-/** ‖σ beyond the rank‖ / ‖σ‖, summed from the small end. */
-function truncationError(sigma: Float64Array, rank: number): number {
-  const norm = (from: number): number =>
-    Math.sqrt(sigma.subarray(from).reduceRight((sum, value) => sum + value ** 2, 0));
-  return rank >= sigma.length ? 0 : norm(rank) / norm(0);
+/** ‖M − M_R‖ / ‖M‖: of a decomposition from its singular values, since a difference would cancel. */
+function lossOf(state: State, served: Factors): number {
+  if (isLowRank(state)) {
+    const norm = (from: number): number =>
+      Math.sqrt(state.sigma.subarray(from).reduceRight((sum, value) => sum + value ** 2, 0));
+    return served.rank >= state.sigma.length ? 0 : norm(served.rank) / norm(0);
+  }
+  if (served.rank >= state.rank) return 0;
+  const whole = normOfSum([{ weight: 1, factors: state }]);
+  const lost = normOfSum([
+    { weight: 1, factors: state },
+    { weight: -1, factors: served },
+  ]);
+  return whole === 0 ? 0 : lost / whole;
 }
 
 const ranksOf = (matrices: Matrices): number[] =>

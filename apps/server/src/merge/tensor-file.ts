@@ -32,6 +32,10 @@ export class TensorFile {
     return bytes;
   }
 
+  has(name: string): boolean {
+    return this.#header.entries.has(name);
+  }
+
   /** Throws RangeError when the file has no such tensor. */
   read(name: string): RawTensor {
     const entry = this.#header.entries.get(name);

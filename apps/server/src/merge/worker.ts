@@ -1,7 +1,7 @@
 // Entry of a merge process: one job at a time, files in, a file out. All mathematics is flexlora's.
 import { writeFileSync } from 'node:fs';
 import { basename } from 'node:path';
-import { type Factors, normOfSum, readOut as readOutMatrix, strategyByName } from '@weft/flexlora';
+import { type Factors, normOfSum, readOutState, strategyByName } from '@weft/flexlora';
 import {
   alphaOf,
   type LoraFactors,
@@ -67,7 +67,7 @@ export function readOut({ global, matrices, grant, seed, output }: ReadOutTask):
       const { module } = matrix;
       const rank = rankOf(grant, module);
       const alpha = alphaOf(grant, module);
-      const { a, b, scale } = readOutMatrix(readState(state, matrix), {
+      const { a, b, scale } = readOutState(readState(state, matrix), {
         rank,
         scale: scaleOf(alpha, rank),
         seed: `${seed}/${module}`,

@@ -58,6 +58,10 @@ export const SECTIONS: readonly Section[] = [
         choices: [
           ['flexlora-carry', 'flexlora-carry: adds the mean change to the global update'],
           ['flexlora', 'flexlora: replaces it by the mean product, as in the paper'],
+          ['raflora', 'raflora: as flexlora, each rank averaged over those who have it'],
+          ['zero-pad', 'zero-pad: mean of factors, short ones padded with zeros'],
+          ['hetlora', 'hetlora: as zero-pad, large updates count more'],
+          ['fedit', 'fedit: mean of factors, one rank for all'],
         ],
       },
       {

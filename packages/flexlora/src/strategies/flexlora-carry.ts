@@ -4,12 +4,14 @@
 import { changeTerms, matrixReport } from '../spectrum.ts';
 import type { Term } from '../stack.ts';
 import { sumOfProducts } from '../sum.ts';
+import type { LowRank } from '../types.ts';
 import { checkMerge, type Strategy } from './strategy.ts';
 
-export const flexloraCarry: Strategy = {
+export const flexloraCarry: Strategy<LowRank> = {
   name: 'flexlora-carry',
   needsStart: true,
   synchronousOnly: false,
+  mixedRanks: true,
   mergeMatrix(merge) {
     checkMerge(flexloraCarry, merge);
     const { current, updates, maxRank, name = 'the matrix' } = merge;

@@ -3,12 +3,14 @@
 // state would bring that state back, so it is for synchronous rounds only.
 import { matrixReport } from '../spectrum.ts';
 import { sumOfProducts } from '../sum.ts';
+import type { LowRank } from '../types.ts';
 import { checkMerge, type Strategy } from './strategy.ts';
 
-export const flexlora: Strategy = {
+export const flexlora: Strategy<LowRank> = {
   name: 'flexlora',
   needsStart: false,
   synchronousOnly: true,
+  mixedRanks: true,
   mergeMatrix(merge) {
     checkMerge(flexlora, merge);
     const { updates, maxRank, name = 'the matrix' } = merge;

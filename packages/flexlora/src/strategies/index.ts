@@ -1,13 +1,17 @@
 // The strategies by name.
 import { MergeError } from '../errors.ts';
+import { fedit } from './fedit.ts';
 import { flexlora } from './flexlora.ts';
 import { flexloraCarry } from './flexlora-carry.ts';
+import { hetlora } from './hetlora.ts';
+import { raflora } from './raflora.ts';
 import type { Strategy } from './strategy.ts';
+import { zeroPad } from './zero-pad.ts';
 
 export type { MatrixMerge, MergedMatrix, Strategy } from './strategy.ts';
-export { flexlora, flexloraCarry };
+export { fedit, flexlora, flexloraCarry, hetlora, raflora, zeroPad };
 
-const STRATEGIES: readonly Strategy[] = [flexlora, flexloraCarry];
+const STRATEGIES: readonly Strategy[] = [flexloraCarry, flexlora, raflora, zeroPad, hetlora, fedit];
 
 export const STRATEGY_NAMES: readonly string[] = STRATEGIES.map(({ name }) => name);
 
@@ -15,5 +19,5 @@ export const STRATEGY_NAMES: readonly string[] = STRATEGIES.map(({ name }) => na
 export function strategyByName(name: string): Strategy {
   const strategy = STRATEGIES.find((candidate) => candidate.name === name);
   if (strategy) return strategy;
-  throw new MergeError('unknown-strategy', `There is no strategy ${name}; choose ${STRATEGY_NAMES.join(' or ')}.`);
+  throw new MergeError('unknown-strategy', `There is no strategy ${name}; choose ${STRATEGY_NAMES.join(', ')}.`);
 }

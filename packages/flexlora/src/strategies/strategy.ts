@@ -2,11 +2,11 @@
 // one touches its file and the list in index.ts.
 import { MergeError } from '../errors.ts';
 import type { MatrixReport, MatrixUpdate } from '../spectrum.ts';
-import { checkUpdate, type LowRank, type Shape } from '../types.ts';
+import { checkUpdate, type Shape, type State } from '../types.ts';
 
 export interface MatrixMerge {
   /** The state the server holds; null before the first merge. */
-  readonly current: LowRank | null;
+  readonly current: State | null;
   readonly updates: readonly MatrixUpdate[];
   /** Rank of the next state at most: {@link storedRank}. */
   readonly maxRank: number;
@@ -14,19 +14,22 @@ export interface MatrixMerge {
   readonly name?: string;
 }
 
-export interface MergedMatrix {
-  readonly next: LowRank;
+export interface MergedMatrix<Next extends State = State> {
+  /** Clients get it by `readOutState`. */
+  readonly next: Next;
   readonly report: MatrixReport;
 }
 
-export interface Strategy {
+export interface Strategy<Next extends State = State> {
   readonly name: string;
   /** Whether it reads the state and the start factors of every update. */
   readonly needsStart: boolean;
   /** Whether every update must have started from the current state. */
   readonly synchronousOnly: boolean;
+  /** Whether clients may have different ranks. */
+  readonly mixedRanks: boolean;
   /** Throws MergeError naming the matrix and the update at fault. */
-  mergeMatrix(merge: MatrixMerge): MergedMatrix;
+  mergeMatrix(merge: MatrixMerge): MergedMatrix<Next>;
 }
 
 /** The weighted shares must sum to 1 but for rounding. */

@@ -1,7 +1,7 @@
 // Dense matrices for tests only, computed another way than the code under test: plain sums, and a singular value
 // decomposition by two-sided Jacobi rotations on the Gram matrix.
 import { seededStream } from '../random.ts';
-import type { Factors, LowRank } from '../types.ts';
+import { type Factors, isLowRank, type LowRank, type State } from '../types.ts';
 
 /** Row-major. */
 export interface Dense {
@@ -118,6 +118,9 @@ export function denseSvd(m: Dense): { sigma: number[]; truncate: (rank: number) 
     },
   };
 }
+
+/** The update that a state stands for. */
+export const denseOfState = (state: State): Dense => (isLowRank(state) ? denseOf(state) : productOf(state));
 
 /** A matrix of uniform numbers in [−1, 1). */
 export function randomDense(rows: number, cols: number, ...seed: (string | number)[]): Dense {
