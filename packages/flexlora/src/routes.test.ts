@@ -5,8 +5,21 @@ import { CappedSum } from './capped-sum.ts';
 import { plainTiles, useTileEngine } from './linalg/tiles.ts';
 import type { Term } from './stack.ts';
 import { type Route, sumOfProducts, UpdateSum } from './sum.ts';
-import { denseOf, denseSvd, distance, norm, productOf, randomFactors, sum } from './testing/dense.ts';
-import type { Factors } from './types.ts';
+import {
+  type Dense,
+  dense,
+  denseOf,
+  denseSvd,
+  distance,
+  multiply,
+  norm,
+  productOf,
+  randomDense,
+  randomFactors,
+  sum,
+  transposed,
+} from './testing/dense.ts';
+import type { Factors, LowRank } from './types.ts';
 
 afterEach(() => useTileEngine(null));
 
@@ -30,6 +43,20 @@ function decaying(out: number, inner: number, rank: number, factor: number, ...s
   return { ...factors, b };
 }
 
+/** scale · B · (A · x). */
+const applied = ({ out, in: inner, rank, scale, a, b }: Factors, x: Dense): Dense => {
+  const ax = multiply({ rows: rank, cols: inner, data: Float64Array.from(a) }, x);
+  return sum([[scale, multiply({ rows: out, cols: rank, data: Float64Array.from(b) }, ax)]]);
+};
+
+/** U · (σ · (Vᵀ · x)). */
+const applyLowRank = ({ out, in: inner, rank, u, sigma, v }: LowRank, x: Dense): Dense => {
+  if (rank === 0) return dense(out, x.cols, () => 0);
+  const vx = multiply({ rows: rank, cols: inner, data: v }, x);
+  const scaled = dense(rank, x.cols, (i, j) => (sigma[i] ?? 0) * (vx.data[i * x.cols + j] ?? 0));
+  return multiply(transposed({ rows: rank, cols: out, data: u }), scaled);
+};
+
 const denseSum = (terms: readonly Term[]) =>
   sum(terms.map(({ weight, factors }) => [weight, productOf(factors as Factors)] as const));
 
@@ -43,9 +70,46 @@ describe('routes of a sum', () => {
           const found = sumOfProducts(terms, { route });
           expect(found.route).toBe(route);
           expect(distance(denseOf(found.value), whole)).toBeLessThan(1e-12);
+          for (let k = 0; k < found.value.rank; k += 1) {
+            const vector = found.value.u.subarray(k * out, (k + 1) * out);
+            expect(Math.max(...vector)).toBe(Math.max(...vector.map(Math.abs)));
+          }
         }
       }),
       { numRuns: 40 },
+    );
+  });
+
+  it('are the sum of products at the sizes of small models and cohorts', () => {
+    const cohort = fc.array(
+      fc.record({ rank: fc.integer({ min: 1, max: 200 }), weight: fc.integer({ min: 0, max: 9 }) }),
+      { minLength: 1, maxLength: 80 },
+    );
+    const large = fc.integer({ min: 1, max: 256 });
+    fc.assert(
+      fc.property(large, large, cohort, fc.integer(), (out, inner, drawn, seed) => {
+        const clipped = drawn.map(({ rank, weight }) => ({ rank: Math.min(rank, out, inner), weight }));
+        const terms = termsOf(out, inner, clipped, seed);
+        // Against products with a few vectors: the dense sum of eighty clients would take longer than what is tested.
+        const { value } = sumOfProducts(terms);
+        const x = randomDense(inner, 2, 'probe', seed);
+        const expected = sum(terms.map(({ weight, factors }) => [weight, applied(factors as Factors, x)] as const));
+        const size = terms.reduce(
+          (total, { weight, factors }) => total + weight * norm(applied(factors as Factors, x)),
+          0,
+        );
+        const difference = norm(
+          sum([
+            [1, applyLowRank(value, x)],
+            [-1, expected],
+          ]),
+        );
+        expect(difference).toBeLessThanOrEqual(1e-12 * size);
+        const turned = sumOfProducts([...terms].reverse()).value;
+        for (const [k, sigma] of value.sigma.entries())
+          expect(Math.abs(sigma - (turned.sigma[k] ?? 0))).toBeLessThanOrEqual(1e-12 * (value.sigma[0] ?? 0));
+      }),
+      { numRuns: 12 },
     );
   });
 

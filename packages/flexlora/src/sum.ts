@@ -6,7 +6,7 @@ import { type Columns, columns, dot } from './linalg/columns.ts';
 import { addProduct, transposedView, view } from './linalg/product.ts';
 import { applyQ, type Qr, qr } from './linalg/qr.ts';
 import { operatorOf, oversampling, randomisedSvd } from './linalg/randomised.ts';
-import { type Svd, svd } from './linalg/svd.ts';
+import { fixSigns, type Svd, svd } from './linalg/svd.ts';
 import { joined, nuclearBound, type Stack, stackOf, type Term } from './stack.ts';
 import { type Factors, type LowRank, type Shape, zeroUpdate } from './types.ts';
 
@@ -135,6 +135,8 @@ export class UpdateSum {
   #truncated({ u, sigma, v }: Svd): Omit<Sum, 'route'> {
     const rank = u.cols;
     const tail = dot(sigma, rank, sigma, rank, sigma.length - rank);
+    // Of the whole vectors: those of a core have signs of their own, and every route must give the same.
+    fixSigns(u, v);
     return {
       value: { ...this.#shape, rank, u: u.data, sigma: sigma.slice(0, rank), v: v.data },
       discarded: Math.sqrt(tail),

@@ -2,7 +2,9 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseExperiment } from '@weft/e2e/fleet';
+import { type Experiment, parseExperiment } from '@weft/e2e/fleet';
+import { type StrategyName, strategySchema } from '@weft/protocol';
+import { Option } from 'commander';
 import { action } from '../command.ts';
 import { reportText } from '../experiment/report.ts';
 import { resolveExperiment, runExperiment } from '../experiment/run.ts';
@@ -14,16 +16,29 @@ const root = fileURLToPath(new URL('../../../', import.meta.url));
 export const newRunFolder = (name: string): string =>
   join(root, 'runs', `${name}-${new Date().toISOString().slice(0, 19).replaceAll(':', '-')}`);
 
+/** The experiment under another strategy; fedit takes one rank, which is then the smallest. */
+function mergedBy(experiment: Experiment, strategy: StrategyName | undefined): Experiment {
+  if (strategy === undefined) return experiment;
+  const { run } = experiment;
+  return { ...experiment, run: { ...run, strategy, ranks: strategy === 'fedit' ? run.ranks.slice(0, 1) : run.ranks } };
+}
+
 export const registerDemo: Register = (program) => {
   const command = program
     .command('demo')
     .description(
       'A server, three headless browser tabs of three ranks and a few rounds on this machine; shows the losses.',
     )
+    .addOption(
+      new Option('--strategy <name>', 'how to merge, instead of flexlora-carry').choices(strategySchema.options),
+    )
     .option('--out <dir>', 'folder for model, data, adapter and metrics (default: a new one under runs/)');
-  action<{ out?: string }>(command, async (options, _args, io) => {
+  action<{ strategy?: StrategyName; out?: string }>(command, async (options, _args, io) => {
     const file = join(root, 'experiments', 'demo.yaml');
-    const experiment = resolveExperiment(parseExperiment(await readFile(file, 'utf8'), file), file);
+    const experiment = mergedBy(
+      resolveExperiment(parseExperiment(await readFile(file, 'utf8'), file), file),
+      options.strategy,
+    );
     const report = await runExperiment(experiment, options.out ?? newRunFolder('demo'), io);
     io.result(report, () => reportText(report));
   });

@@ -4,7 +4,7 @@ import { readOut, type ServedFactors } from '../read-out.ts';
 import type { MatrixUpdate } from '../spectrum.ts';
 import { lowRankOf } from '../sum.ts';
 import { denseOf, denseOfState, denseSvd, distance, productOf, randomFactors, sum } from '../testing/dense.ts';
-import { type LowRank, storedRank, zeroUpdate } from '../types.ts';
+import { type Factors, type LowRank, storedRank, zeroUpdate } from '../types.ts';
 import { flexlora, flexloraCarry, STRATEGY_NAMES, strategyByName } from './index.ts';
 
 const serve = (state: LowRank, rank: number): ServedFactors => readOut(state, { rank, scale: 2, seed: 'run q_proj' });
@@ -68,6 +68,30 @@ describe('flexlora', () => {
       for (const [k, share] of report.p.entries()) expect(share).toBeCloseTo(p(k), 14);
       // What the law is for: the tail shrinks, and shrinks again.
       expect(next.rank).toBe(30);
+    }
+  });
+
+  it('settles where progress and shrinking balance: σ∞ = σ*·pη/(1 − p(1 − η))', () => {
+    const shape = { out: 40, in: 32 };
+    const target = lowRankOf(randomFactors({ ...shape, rank: 16, wide: true }, 'target'));
+    const [ranks, weights, progress] = [[2, 5, 16], [0.5, 0.3, 0.2], 0.3] as const;
+    /** What a client of this rank would serve, scaled: a client that goes part of the way to the target. */
+    const towards = (state: LowRank, rank: number): Factors => {
+      const start = serve(state, rank);
+      const goal = serve(target, rank);
+      // Both have the target's directions, in the same order.
+      const b = Float64Array.from(start.b, (value, i) => value + progress * ((goal.b[i] ?? 0) - value));
+      return { ...goal, b };
+    };
+    let state = target;
+    for (let round = 0; round < 60; round += 1) {
+      const updates = ranks.map((rank, k) => ({ weight: weights[k] ?? 0, end: towards(state, rank), start: null }));
+      state = flexlora.mergeMatrix({ current: state, updates, maxRank: 32 }).next;
+    }
+    const p = (j: number) => ranks.reduce((sum, rank, k) => (rank > j ? sum + (weights[k] ?? 0) : sum), 0);
+    for (const [j, sigma] of target.sigma.entries()) {
+      const law = (sigma * p(j) * progress) / (1 - p(j) * (1 - progress));
+      expect(Math.abs((state.sigma[j] ?? 0) / law - 1)).toBeLessThan(1e-5);
     }
   });
 
