@@ -41,10 +41,10 @@ const RANDOMISED_SHARE = 1 / 8;
 /** Residual of a singular vector, relative to σ₁. */
 const RANDOMISED_TOLERANCE = 1e-9;
 
-/** A stack as Q · R; null stands for Q = 1 where the stack is already no taller than wide. */
+/** A stack, which it may overwrite, as Q · R; null stands for Q = 1 where the stack is already no taller than wide. */
 function compress(stack: Columns): { q: Qr | null; r: Columns } {
   if (stack.cols >= stack.rows) return { q: null, r: stack };
-  const q = qr(stack);
+  const q = qr(stack, { inPlace: true });
   return { q, r: q.r };
 }
 

@@ -50,16 +50,16 @@ function swapColumns({ rows, data }: Columns, i: number, j: number): void {
 }
 
 /** T of 1 − X·T·Xᵀ for columns [first, first + count) of the vectors, which are zero above row `top`. */
-function blockOf({ rows, data }: Columns, betas: Float64Array, first: number, count: number, top: number): Columns {
+function blockOf(vectors: Columns, betas: Float64Array, first: number, count: number, top: number): Columns {
   const t = columns(count, count);
-  const inner = new Float64Array(count);
+  const inner = columns(count, count);
+  const v = view(vectors, top, first, vectors.rows - top, count);
+  addProduct(1, transposedView(v), v, view(inner));
   for (let k = 0; k < count; k += 1) {
     const beta = betas[first + k] as number;
-    const at = (first + k) * rows + top;
-    for (let i = 0; i < k; i += 1) inner[i] = dot(data, (first + i) * rows + top, data, at, rows - top);
     for (let i = 0; i < k; i += 1) {
       let sum = 0;
-      for (let j = i; j < k; j += 1) sum += (t.data[j * count + i] as number) * (inner[j] as number);
+      for (let j = i; j < k; j += 1) sum += (t.data[j * count + i] as number) * (inner.data[k * count + j] as number);
       t.data[k * count + i] = -beta * sum;
     }
     t.data[k * count + k] = beta;
@@ -97,12 +97,16 @@ function applyBlock(
 
 /**
  * A · P = Q · R. With `pivot`, the column with the most left of it goes first, so that R's rows fall in size and rank
- * deficiency shows at its end. Entries must be finite and their squares must not overflow.
+ * deficiency shows at its end. With `inPlace` the matrix is overwritten. Entries must be finite and their squares must not
+ * overflow.
  */
-export function qr(matrix: Columns, { pivot = false }: { pivot?: boolean } = {}): Qr {
+export function qr(
+  matrix: Columns,
+  { pivot = false, inPlace = false }: { pivot?: boolean; inPlace?: boolean } = {},
+): Qr {
   const { rows, cols } = matrix;
   const size = Math.min(rows, cols);
-  const work = columns(rows, cols, matrix.data.slice());
+  const work = columns(rows, cols, inPlace ? matrix.data : matrix.data.slice());
   const { data } = work;
   const betas = new Float64Array(size);
   const r = columns(size, cols);
