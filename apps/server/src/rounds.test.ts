@@ -181,6 +181,25 @@ it.each(['raflora', 'zero-pad', 'hetlora'] as const)('two rounds of %s', async (
   for (const volunteer of volunteers) volunteer.close();
 });
 
+it('server momentum takes a share of the last step along', async () => {
+  const runId = await create({ name: 'momentum', serverMomentum: 0.5, rounds: 3 });
+  const volunteers = await enter(runId);
+  const play = (size: number) => Promise.all(volunteers.map((v, i) => v.round(RANKS[i] ?? 1, { size, seed: i })));
+  const [, , first] = await play(0.05);
+  // Nobody trains any more, and the state goes on by half of what it did.
+  const [, , second] = await play(0);
+  const [, , third] = await play(0);
+  const [moved, further] = [second, third].map((round) => products(round?.start as Factors)) as [Dense, Dense];
+  expect(first?.start).toBeDefined();
+  expect(distance(combine([[1.5, moved]]), further)).toBeLessThan(1e-5);
+  const ended = await admin.until(runId, ({ run }) => run.state === 'completed');
+  expect(ended.rounds[0]?.spectra[0]?.velocityTail).toBeLessThan(1e-9);
+  for (const volunteer of volunteers) volunteer.close();
+  await expect(create({ name: 'still', strategy: 'flexlora', serverMomentum: 0.5 })).rejects.toMatchObject({
+    message: expect.stringContaining('only flexlora-carry merges changes'),
+  });
+});
+
 it('fedit is refused for mixed ranks, and takes one', async () => {
   await expect(create({ name: 'mixed', strategy: 'fedit' })).rejects.toMatchObject({
     code: 'bad-message',

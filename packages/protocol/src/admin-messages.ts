@@ -64,6 +64,8 @@ export const matrixSpectrumSchema = z.object({
   p: z.array(z.number()),
   /** Frobenius norm of what truncation to the stored rank lost, relative to the whole. */
   discardedTail: z.number(),
+  /** The same of the server's momentum, where there is one. */
+  velocityTail: z.number().optional(),
 });
 export type MatrixSpectrum = z.infer<typeof matrixSpectrumSchema>;
 

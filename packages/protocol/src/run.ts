@@ -53,6 +53,8 @@ export const runSettingsSchema = z
     /** Gradients are scaled down to this norm; 0 turns clipping off. */
     maxGradNorm: z.number().min(0).max(1000).default(1),
     maxWeightShare: z.number().min(0.05).max(1).default(0.25),
+    /** β of V ← β·V + Δ and M ← M + V on the merged change Δ; 0 is none. */
+    serverMomentum: z.number().min(0).max(0.99).default(0),
     /** Cohort by seed, no over-selection, merge when all have reported or dropped: for experiments. */
     deterministic: z.boolean().default(false),
     /** Evaluate every committed version on the tasks' test rows (by `weft join --evaluate`). */
@@ -60,6 +62,10 @@ export const runSettingsSchema = z
     seed: z.string().min(1).max(64).default('weft'),
   })
   .refine((run) => run.minimum <= run.goal, { path: ['minimum'], message: 'must not exceed the goal' })
+  .refine((run) => run.serverMomentum === 0 || run.strategy === 'flexlora-carry', {
+    path: ['serverMomentum'],
+    message: 'must be 0: only flexlora-carry merges changes, which momentum works on',
+  })
   .refine((run) => run.strategy !== 'fedit' || run.ranks.length === 1, {
     path: ['ranks'],
     message: 'must be one: fedit averages factors of one rank (zero-pad and flexlora take several)',

@@ -21,6 +21,8 @@ export interface ReadOutJob {
 
 export interface MergeJob {
   readonly strategy: StrategyName;
+  /** β of the server's momentum; 0 is none. */
+  readonly momentum: number;
   readonly global: string | null;
   readonly matrices: readonly Matrix[];
   /** In the order in which they are summed: by hash. Weights add up to 1. */

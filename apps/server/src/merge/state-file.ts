@@ -1,7 +1,7 @@
 // The global update of every adapted matrix as a file, float64, as flexlora keeps it: U, σ, V by module, or averaged factors
-// and their scale.
+// and their scale; and the server's momentum where there is one.
 
-import { isLowRank, type State, zeroUpdate } from '@weft/flexlora';
+import { isLowRank, type LowRank, type State, zeroUpdate } from '@weft/flexlora';
 import type { TensorToWrite } from '@weft/formats';
 import type { Matrix } from '../runs/grants.ts';
 import type { TensorFile } from './tensor-file.ts';
@@ -15,15 +15,20 @@ export function readState(file: TensorFile | null, matrix: Matrix): State {
     const b = file.float64(`${matrix.module}.b`);
     return { out: matrix.out, in: matrix.in, rank: a.length / matrix.in, scale, a, b };
   }
-  const sigma = file.float64(`${matrix.module}.sigma`);
-  return {
-    out: matrix.out,
-    in: matrix.in,
-    rank: sigma.length,
-    u: file.float64(`${matrix.module}.u`),
-    sigma,
-    v: file.float64(`${matrix.module}.v`),
-  };
+  return readLowRank(file, matrix.module, matrix);
+}
+
+/** The server's momentum of one matrix; null where none was kept. */
+export const readVelocity = (file: TensorFile, matrix: Matrix): LowRank | null => {
+  const name = velocityName(matrix.module);
+  return file.has(`${name}.sigma`) ? readLowRank(file, name, matrix) : null;
+};
+
+const velocityName = (module: string): string => `${module}.velocity`;
+
+function readLowRank(file: TensorFile, name: string, { out, in: columns }: Matrix): LowRank {
+  const sigma = file.float64(`${name}.sigma`);
+  return { out, in: columns, rank: sigma.length, u: file.float64(`${name}.u`), sigma, v: file.float64(`${name}.v`) };
 }
 
 export function stateTensors(module: string, state: State): TensorToWrite[] {
@@ -35,10 +40,14 @@ export function stateTensors(module: string, state: State): TensorToWrite[] {
       { name: `${module}.scale`, dtype: 'F64', shape: [1], data: Float64Array.of(state.scale) },
     ];
   }
-  const { u, sigma, v } = state;
-  return [
-    { name: `${module}.u`, dtype: 'F64', shape: [rank, out], data: u },
-    { name: `${module}.sigma`, dtype: 'F64', shape: [rank], data: sigma },
-    { name: `${module}.v`, dtype: 'F64', shape: [rank, columns], data: v },
-  ];
+  return lowRankTensors(module, state);
 }
+
+export const velocityTensors = (module: string, velocity: LowRank): TensorToWrite[] =>
+  lowRankTensors(velocityName(module), velocity);
+
+const lowRankTensors = (name: string, { rank, out, in: columns, u, sigma, v }: LowRank): TensorToWrite[] => [
+  { name: `${name}.u`, dtype: 'F64', shape: [rank, out], data: u },
+  { name: `${name}.sigma`, dtype: 'F64', shape: [rank], data: sigma },
+  { name: `${name}.v`, dtype: 'F64', shape: [rank, columns], data: v },
+];

@@ -14,7 +14,7 @@ import {
 import type { Grant, MatrixSpectrum } from '@weft/protocol';
 import type { Matrix } from '../runs/grants.ts';
 import type { MergeJob, ReadOutJob, UploadFiles } from './merger.ts';
-import { readState, stateTensors } from './state-file.ts';
+import { readState, readVelocity, stateTensors, velocityTensors } from './state-file.ts';
 import { TensorFile } from './tensor-file.ts';
 
 export interface ReadOutTask extends ReadOutJob {
@@ -98,7 +98,8 @@ export function changeNorm({ upload, matrices }: ChangeTask): number {
 }
 
 /** Merges these matrices one after the other and writes their next state. */
-export function mergeMatrices({ strategy, global, matrices, uploads, stateRank, output }: MergeTask): MergeTaskResult {
+export function mergeMatrices(task: MergeTask): MergeTaskResult {
+  const { strategy, momentum, global, matrices, uploads, stateRank, output } = task;
   const { mergeMatrix, needsStart } = strategyByName(strategy);
   const paths = [
     global,
@@ -113,17 +114,24 @@ export function mergeMatrices({ strategy, global, matrices, uploads, stateRank, 
       });
       const current = state ? readState(state, matrix) : null;
       const maxRank = Math.min(matrix.out, matrix.in, stateRank);
-      return { matrix, ...mergeMatrix({ current, updates, maxRank, name: matrix.module }) };
+      const velocity = state ? readVelocity(state, matrix) : null;
+      const merge = { current, updates, maxRank, momentum: { beta: momentum, velocity }, name: matrix.module };
+      return { matrix, ...mergeMatrix(merge) };
     }),
   );
-  writeFileSync(output, writeSafetensors(merged.flatMap(({ matrix, next }) => stateTensors(matrix.module, next))));
+  const tensors = merged.flatMap(({ matrix, next, velocity }) => [
+    ...stateTensors(matrix.module, next),
+    ...(velocity ? velocityTensors(matrix.module, velocity.value) : []),
+  ]);
+  writeFileSync(output, writeSafetensors(tensors));
   return {
-    spectra: merged.map(({ matrix, report }) => ({
+    spectra: merged.map(({ matrix, report, velocity }) => ({
       module: matrix.module,
       sigma: [...report.sigma],
       effectiveRank: report.effectiveRank,
       p: [...report.p],
       discardedTail: report.discardedTail,
+      ...(velocity ? { velocityTail: velocity.discardedTail } : {}),
     })),
   };
 }

@@ -58,6 +58,7 @@ export async function mergeRound(
   );
   const { state: next, spectra } = await merger.merge({
     strategy: settings.strategy,
+    momentum: settings.serverMomentum,
     global: global ? globals.path(global) : null,
     matrices,
     uploads: accepted.map((record, i) => ({ ...filesOf(context, record), weight: weights[i] ?? 0 })),

@@ -129,6 +129,12 @@ export const SECTIONS: readonly Section[] = [
         input: 'number',
         hint: 'Of a merge, from 8 devices on.',
       },
+      {
+        key: 'serverMomentum',
+        label: 'Server momentum',
+        input: 'number',
+        hint: 'Share of the last step that the next one keeps; with flexlora-carry. 0 turns it off.',
+      },
       { key: 'seed', label: 'Seed', input: 'text' },
       {
         key: 'evaluate',

@@ -10,6 +10,7 @@ export const fedit: Strategy<Factors> = {
   name: 'fedit',
   needsStart: false,
   synchronousOnly: true,
+  mergesChanges: false,
   mixedRanks: false,
   mergeMatrix(merge) {
     checkMerge(fedit, merge);

@@ -11,12 +11,30 @@ export const flexloraCarry: Strategy<LowRank> = {
   name: 'flexlora-carry',
   needsStart: true,
   synchronousOnly: false,
+  mergesChanges: true,
   mixedRanks: true,
   mergeMatrix(merge) {
     checkMerge(flexloraCarry, merge);
-    const { current, updates, maxRank, name = 'the matrix' } = merge;
+    const { current, updates, maxRank, momentum, name = 'the matrix' } = merge;
     const state: Term[] = current ? [{ weight: 1, factors: current, name: `the state of ${name}` }] : [];
-    const { value, discarded } = sumOfProducts([...state, ...updates.flatMap(changeTerms)], { maxRank, seed: name });
-    return { next: value, report: matrixReport(value, discarded, updates) };
+    const changes = updates.flatMap(changeTerms);
+    if (!momentum || momentum.beta === 0) {
+      const { value, discarded } = sumOfProducts([...state, ...changes], { maxRank, seed: name });
+      return { next: value, report: matrixReport(value, discarded, updates) };
+    }
+    const { beta, velocity } = momentum;
+    const before: Term[] = velocity ? [{ weight: beta, factors: velocity, name: `the momentum of ${name}` }] : [];
+    const moved = sumOfProducts([...before, ...changes], { maxRank, seed: `${name} momentum` });
+    const { value, discarded } = sumOfProducts([...state, { weight: 1, factors: moved.value }], {
+      maxRank,
+      seed: name,
+    });
+    const kept = Math.sqrt(moved.value.sigma.reduce((sum, sigma) => sum + sigma * sigma, 0));
+    const whole = Math.hypot(kept, moved.discarded);
+    return {
+      next: value,
+      report: matrixReport(value, discarded, updates),
+      velocity: { value: moved.value, discardedTail: whole === 0 ? 0 : moved.discarded / whole },
+    };
   },
 };

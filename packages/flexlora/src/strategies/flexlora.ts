@@ -10,6 +10,7 @@ export const flexlora: Strategy<LowRank> = {
   name: 'flexlora',
   needsStart: false,
   synchronousOnly: true,
+  mergesChanges: false,
   mixedRanks: true,
   mergeMatrix(merge) {
     checkMerge(flexlora, merge);

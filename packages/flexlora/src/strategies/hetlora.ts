@@ -11,6 +11,7 @@ export const hetlora: Strategy<Factors> = {
   name: 'hetlora',
   needsStart: false,
   synchronousOnly: true,
+  mergesChanges: false,
   mixedRanks: true,
   mergeMatrix(merge) {
     checkMerge(hetlora, merge);

@@ -8,7 +8,7 @@ import { raflora } from './raflora.ts';
 import type { Strategy } from './strategy.ts';
 import { zeroPad } from './zero-pad.ts';
 
-export type { MatrixMerge, MergedMatrix, Strategy } from './strategy.ts';
+export type { MatrixMerge, MergedMatrix, Momentum, Strategy } from './strategy.ts';
 export { fedit, flexlora, flexloraCarry, hetlora, raflora, zeroPad };
 
 const STRATEGIES: readonly Strategy[] = [flexloraCarry, flexlora, raflora, zeroPad, hetlora, fedit];

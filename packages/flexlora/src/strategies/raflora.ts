@@ -22,6 +22,7 @@ export const raflora: Strategy<LowRank> = {
   name: 'raflora',
   needsStart: false,
   synchronousOnly: true,
+  mergesChanges: false,
   mixedRanks: true,
   mergeMatrix(merge) {
     checkMerge(raflora, merge);

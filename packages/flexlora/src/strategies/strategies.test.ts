@@ -156,6 +156,56 @@ describe('flexlora-carry', () => {
     expect(distance(denseOf(versions.at(-1) as LowRank), denseOf(settled))).toBeLessThan(1e-6);
   });
 
+  it('with server momentum adds β of the last step to every step', () => {
+    const shape = { out: 48, in: 40 };
+    const beta = 0.6;
+    let state = lowRankOf(randomFactors({ ...shape, rank: 6 }, 'momentum'));
+    let expected = denseOf(state);
+    let velocity: LowRank | null = null;
+    let expectedStep = sum([[0, expected]]);
+    for (let round = 0; round < 4; round += 1) {
+      const updates = RANKS.map((rank, k) => trained(state, rank, WEIGHTS[k] ?? 0, 'momentum', round, k));
+      const change = sum(
+        updates.flatMap(({ weight, end, start }) => [
+          [weight, productOf(end)] as const,
+          [-weight, productOf(start as Factors)] as const,
+        ]),
+      );
+      expectedStep = sum([
+        [beta, expectedStep],
+        [1, change],
+      ]);
+      expected = sum([
+        [1, expected],
+        [1, expectedStep],
+      ]);
+      const merged = flexloraCarry.mergeMatrix({ current: state, updates, maxRank: 40, momentum: { beta, velocity } });
+      state = merged.next;
+      velocity = merged.velocity?.value ?? null;
+      expect(merged.velocity?.discardedTail).toBe(0);
+      expect(distance(denseOf(velocity as LowRank), expectedStep)).toBeLessThan(1e-11);
+      expect(distance(denseOf(state), expected)).toBeLessThan(1e-11);
+    }
+  });
+
+  it('tells what keeping the momentum at a rank loses, and refuses what has none', () => {
+    const state = stateOf({ out: 48, in: 40 }, 6);
+    const updates = RANKS.map((rank, k) => trained(state, rank, WEIGHTS[k] ?? 0, 'tail', k));
+    const merge = { current: state, updates, maxRank: 8, name: 'q_proj' };
+    const momentum = { beta: 0.9, velocity: null };
+    const { velocity } = flexloraCarry.mergeMatrix({ ...merge, momentum });
+    expect(velocity?.value.rank).toBe(8);
+    expect(velocity?.discardedTail).toBeGreaterThan(0.01);
+    const none = flexloraCarry.mergeMatrix({ ...merge, momentum: { beta: 0, velocity: null } });
+    expect(none).toEqual(flexloraCarry.mergeMatrix(merge));
+    const refused = (name: string, beta: number) => () =>
+      strategyByName(name).mergeMatrix({ ...merge, momentum: { beta, velocity: null } });
+    expect(refused('flexlora-carry', 1)).toThrow(/Server momentum is 1; it must lie in \[0, 1\)/);
+    for (const name of STRATEGY_NAMES)
+      if (name !== 'flexlora-carry')
+        expect(refused(name, 0.9)).toThrow(new RegExp(`and ${name} does not merge changes`));
+  });
+
   it('begins at zero, where what the first clients are served has no product', () => {
     const shape = { out: 20, in: 12 };
     const nothing = flexloraCarry.mergeMatrix({

@@ -2,7 +2,15 @@
 // one touches its file and the list in index.ts.
 import { MergeError } from '../errors.ts';
 import type { MatrixReport, MatrixUpdate } from '../spectrum.ts';
-import { checkUpdate, type Shape, type State } from '../types.ts';
+import { checkUpdate, type LowRank, type Shape, type State } from '../types.ts';
+
+/** The server's momentum on changes (FedAvgM; Hsu et al., 2019, arXiv 1909.06335): V ← β·V + Δ and M ← M + V. */
+export interface Momentum {
+  /** β in [0, 1); 0 is none. */
+  readonly beta: number;
+  /** V of the round before; null at first. */
+  readonly velocity: LowRank | null;
+}
 
 export interface MatrixMerge {
   /** The state the server holds; null before the first merge. */
@@ -10,6 +18,8 @@ export interface MatrixMerge {
   readonly updates: readonly MatrixUpdate[];
   /** Rank of the next state at most: {@link storedRank}. */
   readonly maxRank: number;
+  /** For strategies that merge changes. */
+  readonly momentum?: Momentum;
   /** What errors call the matrix. */
   readonly name?: string;
 }
@@ -18,6 +28,8 @@ export interface MergedMatrix<Next extends State = State> {
   /** Clients get it by `readOutState`. */
   readonly next: Next;
   readonly report: MatrixReport;
+  /** V of this round, kept at `maxRank`, and ‖V − kept‖ / ‖V‖; only with momentum. */
+  readonly velocity?: { readonly value: LowRank; readonly discardedTail: number };
 }
 
 export interface Strategy<Next extends State = State> {
@@ -26,6 +38,8 @@ export interface Strategy<Next extends State = State> {
   readonly needsStart: boolean;
   /** Whether every update must have started from the current state. */
   readonly synchronousOnly: boolean;
+  /** Whether the next state is the last one and a change, which is what momentum works on. */
+  readonly mergesChanges: boolean;
   /** Whether clients may have different ranks. */
   readonly mixedRanks: boolean;
   /** Throws MergeError naming the matrix and the update at fault. */
@@ -36,7 +50,10 @@ export interface Strategy<Next extends State = State> {
 const SHARE_TOLERANCE = 1e-9;
 
 /** What every strategy asks of its input. Throws MergeError 'weights', 'shape', 'rank', 'non-finite' or 'strategy'. */
-export function checkMerge(strategy: Strategy, { current, updates, name = 'the matrix' }: MatrixMerge): Shape {
+export function checkMerge(
+  strategy: Strategy,
+  { current, updates, momentum, name = 'the matrix' }: MatrixMerge,
+): Shape {
   const shape = current ?? updates[0]?.end;
   if (!shape || updates.length === 0) throw new MergeError('weights', `There is no update of ${name} to merge.`);
   let total = 0;
@@ -56,5 +73,16 @@ export function checkMerge(strategy: Strategy, { current, updates, name = 'the m
   if (Math.abs(total - 1) > SHARE_TOLERANCE)
     throw new MergeError('weights', `The weights of ${name} sum to ${total} instead of 1; normalise them first.`);
   if (current) checkUpdate(current, shape, `the state of ${name}`);
+  if (momentum && momentum.beta !== 0) {
+    const { beta, velocity } = momentum;
+    if (!(beta > 0 && beta < 1)) throw new MergeError('strategy', `Server momentum is ${beta}; it must lie in [0, 1).`);
+    if (!strategy.mergesChanges) {
+      throw new MergeError(
+        'strategy',
+        `Server momentum works on changes, and ${strategy.name} does not merge changes; choose flexlora-carry or no momentum.`,
+      );
+    }
+    if (velocity) checkUpdate(velocity, shape, `the momentum of ${name}`);
+  }
   return { out: shape.out, in: shape.in };
 }

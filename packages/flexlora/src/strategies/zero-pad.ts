@@ -10,6 +10,7 @@ export const zeroPad: Strategy<Factors> = {
   name: 'zero-pad',
   needsStart: false,
   synchronousOnly: true,
+  mergesChanges: false,
   mixedRanks: true,
   mergeMatrix(merge) {
     checkMerge(zeroPad, merge);
