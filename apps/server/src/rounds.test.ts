@@ -181,6 +181,28 @@ it.each(['raflora', 'zero-pad', 'hetlora'] as const)('two rounds of %s', async (
   for (const volunteer of volunteers) volunteer.close();
 });
 
+it('ffa lets B train alone, and leaves out who changed A', async () => {
+  const runId = await create({ name: 'ffa', strategy: 'ffa', rounds: 1, goal: 4 });
+  const volunteers = await enter(runId, 4);
+  const ranks = [1, 2, 4, 4];
+  const rounds = await Promise.all(
+    volunteers.map((v, i) => v.round(ranks[i] ?? 1, { size: 0.05, seed: i, tokens: 100, frozenA: i < 3 })),
+  );
+  for (const { lease } of rounds) expect(lease.training.trainable).toBe('B');
+  const ended = await admin.until(runId, ({ run }) => run.state === 'completed');
+  const { contributions } = ended.rounds[0] ?? { contributions: [] };
+  const reasons = contributions.map(({ quarantined }) => quarantined).filter((reason) => reason !== null);
+  expect(reasons).toEqual([expect.stringMatching(/^frozen: A was changed/)]);
+  const reply = await fetch(`${server.url}/api/runs/${runId}/adapter/adapter_model.safetensors?rank=4`, {
+    headers: { authorization: 'Bearer a token for tests' },
+  });
+  const grant = { rank: 4, alpha: 8, rankPattern: {}, alphaPattern: {}, targets: ['q_proj' as const] };
+  const exported = products(readFactors(new Uint8Array(await reply.arrayBuffer()), grant));
+  const mean = combine(rounds.slice(0, 3).map((round) => [1 / 3, products(round.update)]));
+  expect(distance(mean, exported)).toBeLessThan(1e-6);
+  for (const volunteer of volunteers) volunteer.close();
+});
+
 it('server momentum takes a share of the last step along', async () => {
   const runId = await create({ name: 'momentum', serverMomentum: 0.5, rounds: 3 });
   const volunteers = await enter(runId);

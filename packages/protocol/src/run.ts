@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { countSchema, idSchema, nameSchema, projectionSchema, rankSchema, sha256Schema } from './primitives.ts';
 
-export const strategySchema = z.enum(['flexlora-carry', 'flexlora', 'raflora', 'zero-pad', 'hetlora', 'fedit']);
+export const strategySchema = z.enum(['flexlora-carry', 'flexlora', 'raflora', 'zero-pad', 'hetlora', 'fedit', 'ffa']);
 export type StrategyName = z.infer<typeof strategySchema>;
 
 /** How every device keeps the frozen weights: fewer bits take less memory and change every loss a little. */

@@ -80,6 +80,8 @@ export const trainingSettingsSchema = z.object({
   warmupSteps: countSchema,
   weightDecay: z.number().min(0),
   maxGradNorm: z.number().min(0),
+  /** Factors that are trained; A comes back as it was served where B alone is. */
+  trainable: z.enum(['both', 'B']),
   /** Seeds the shuffling of rows; differs by client and round. */
   seed: z.string(),
 });

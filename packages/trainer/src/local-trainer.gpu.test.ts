@@ -88,6 +88,21 @@ describe('local trainer', () => {
     expect(sizes[2]).toBeGreaterThan((sizes[1] ?? 0) * 2);
   });
 
+  it('trains B alone where it is told to: A comes back to the byte', async () => {
+    const spec = { ...jobOf(4).grant, rslora: false };
+    const start = readFactors(startOf(4), spec);
+    const job = { ...jobOf(4), training: { ...training, trainable: 'B' as const } };
+    const { update, firstLoss, lastLoss } = await trainer.train(files, job, control());
+    expect(lastLoss).toBeLessThan(firstLoss);
+    for (const [module, { a, b }] of readFactors(update, spec)) {
+      expect(a, module).toEqual(start.get(module)?.a);
+      expect(b, module).not.toEqual(start.get(module)?.b);
+    }
+    // The next job, of the same shape, trains both.
+    const both = readFactors((await trainer.train(files, jobOf(4), control())).update, spec);
+    for (const [module, { a }] of both) expect(a, module).not.toEqual(start.get(module)?.a);
+  });
+
   it('goes on from the start weights it is given, and keeps its plan from job to job', async () => {
     const first = await trainer.train(files, jobOf(2), control());
     const before = { ...gpu.counters };

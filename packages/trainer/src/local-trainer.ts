@@ -9,6 +9,7 @@ import { Evaluator } from './evaluate.ts';
 import { type AdapterSpec, adaptedMatrices, adapterFromBlob } from './lora/adapter.ts';
 import { loadModel } from './model/base-model.ts';
 import type { ScheduleName } from './optim/schedule.ts';
+import type { Trainable } from './plan/factors.ts';
 import { createFittingGraph } from './plan/fit.ts';
 import { GpuModel } from './plan/gpu-model.ts';
 import type { StepGraph } from './plan/step.ts';
@@ -60,6 +61,8 @@ interface TrainingSettings {
   readonly warmupSteps: number;
   readonly weightDecay: number;
   readonly maxGradNorm: number;
+  /** Factors that are trained; both unless said. */
+  readonly trainable?: Trainable;
   readonly seed: string;
 }
 
@@ -249,11 +252,13 @@ export class LocalTrainer {
   ): Promise<StepGraph> {
     const shape = { batch: training.batchSize, sequence: sequenceFor(examples, limit) };
     const budget = this.#limits.maxMemoryBytes ?? Number.POSITIVE_INFINITY;
-    const key = JSON.stringify([grant, shape, budget]);
+    const { trainable = 'both' } = training;
+    const key = JSON.stringify([grant, shape, budget, trainable]);
     if (this.#graph?.key !== key) {
       this.#dropGraph();
       const found = await createFittingGraph(model, adaptedMatrices(model.config, grant), shape, {
         budget,
+        trainable,
         ...(onCompile ? { onCompile } : {}),
       });
       if (!('made' in found)) {

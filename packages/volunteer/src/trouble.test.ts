@@ -1,5 +1,5 @@
 // What goes wrong, and that it is survived or told: broken lines, lost leases, lost GPUs, wrong bytes, wrong versions.
-import { ProtocolError } from '@weft/protocol';
+import { PROTOCOL_VERSION, ProtocolError } from '@weft/protocol';
 import { describe, expect, it } from 'vitest';
 import { statusLine } from './state.ts';
 import { type Bench, MemoryStorage, makeBench } from './testing/bench.ts';
@@ -160,7 +160,7 @@ describe('the server says no', () => {
     await bench.clock.advance(60_000);
     expect(count(bench, 'volunteer:hello')).toBe(1);
     // The server has been updated meanwhile.
-    bench.coordinator.protocolVersion = 1;
+    bench.coordinator.protocolVersion = PROTOCOL_VERSION;
     await bench.session.prepare();
     expect(bench.session.state.stage).toBe('ready');
   });

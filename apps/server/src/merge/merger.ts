@@ -37,10 +37,17 @@ export interface MergeResult {
   readonly spectra: readonly MatrixSpectrum[];
 }
 
+export interface Change {
+  /** Frobenius norm of s·B·A − s·B₀·A₀ over all matrices. */
+  readonly norm: number;
+  /** Whether any A differs from what was served. */
+  readonly ofA: boolean;
+}
+
 export interface Merger {
   /** Start weights: safetensors with PEFT names, float32. */
   readOut(job: ReadOutJob): Promise<Uint8Array>;
-  /** Frobenius norm of s·B·A − s·B₀·A₀ over all matrices, for each upload. */
-  changeNorms(uploads: readonly UploadFiles[], matrices: readonly Matrix[]): Promise<number[]>;
+  /** What each upload changed of its start. */
+  changes(uploads: readonly UploadFiles[], matrices: readonly Matrix[]): Promise<Change[]>;
   merge(job: MergeJob): Promise<MergeResult>;
 }

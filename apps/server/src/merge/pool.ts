@@ -7,7 +7,7 @@ import { readSafetensors, type TensorToWrite, toFloat64, writeSafetensors } from
 import { Tinypool } from 'tinypool';
 import type { Matrix } from '../runs/grants.ts';
 import { workerPath } from '../worker-path.ts';
-import type { MergeJob, MergeResult, Merger, ReadOutJob, UploadFiles } from './merger.ts';
+import type { Change, MergeJob, MergeResult, Merger, ReadOutJob, UploadFiles } from './merger.ts';
 import type { ChangeTask, MergeTask, MergeTaskResult, ReadOutTask } from './worker.ts';
 
 /** An idle worker ends after this many milliseconds; rounds come in bursts. */
@@ -28,7 +28,7 @@ export class WorkerMerger implements Merger {
     workerPath('merge-worker');
   }
 
-  #run<Task, Result>(name: 'readOut' | 'changeNorm' | 'mergeMatrices', task: Task): Promise<Result> {
+  #run<Task, Result>(name: 'readOut' | 'change' | 'mergeMatrices', task: Task): Promise<Result> {
     this.#pool ??= new Tinypool({
       filename: workerPath('merge-worker'),
       runtime: 'child_process',
@@ -49,8 +49,8 @@ export class WorkerMerger implements Merger {
     });
   }
 
-  changeNorms(uploads: readonly UploadFiles[], matrices: readonly Matrix[]): Promise<number[]> {
-    return Promise.all(uploads.map((upload) => this.#run<ChangeTask, number>('changeNorm', { upload, matrices })));
+  changes(uploads: readonly UploadFiles[], matrices: readonly Matrix[]): Promise<Change[]> {
+    return Promise.all(uploads.map((upload) => this.#run<ChangeTask, Change>('change', { upload, matrices })));
   }
 
   async merge(job: MergeJob): Promise<MergeResult> {

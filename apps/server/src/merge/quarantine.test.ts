@@ -28,6 +28,11 @@ describe('quarantine', () => {
     ).toEqual([]);
   });
 
+  it('takes out what changed a frozen factor, before it is compared with anything', () => {
+    const found = quarantine([upload('a', 1), upload('b', 1, { changedFrozen: true }), upload('c', 1)]);
+    expect(found).toEqual([{ leaseId: 'b', reason: expect.stringMatching(/^frozen: A was changed/) }]);
+  });
+
   it('takes out copies, but not equal uploads of those who did nothing', () => {
     const copied = quarantine([upload('a', 1, { sha256: 'x' }), upload('b', 1, { sha256: 'x' }), upload('c', 1)]);
     expect(copied.map((bad) => bad.leaseId)).toEqual(['b']);

@@ -13,6 +13,8 @@ export interface Suspect {
   readonly steps: number;
   /** Norm of the change over all matrices. */
   readonly changeNorm: number;
+  /** Whether it changed a factor that the strategy keeps frozen. */
+  readonly changedFrozen?: boolean;
 }
 
 function median(values: readonly number[]): number {
@@ -26,7 +28,11 @@ function median(values: readonly number[]): number {
 export function quarantine(uploads: readonly Suspect[]): { leaseId: string; reason: string }[] {
   const found: { leaseId: string; reason: string }[] = [];
   const first = new Map<string, string>();
-  for (const { leaseId, sha256, changeNorm } of uploads) {
+  for (const { leaseId, sha256, changeNorm, changedFrozen } of uploads) {
+    if (changedFrozen) {
+      found.push({ leaseId, reason: 'frozen: A was changed, which this strategy leaves as it was drawn' });
+      continue;
+    }
     // Equal bytes without any training are only two clients of one rank that did nothing.
     if (changeNorm > 0 && first.has(sha256)) {
       found.push({ leaseId, reason: 'duplicate: the same bytes were uploaded by another volunteer of this round' });

@@ -13,7 +13,7 @@ import {
 } from '@weft/formats';
 import type { Grant, MatrixSpectrum } from '@weft/protocol';
 import type { Matrix } from '../runs/grants.ts';
-import type { MergeJob, ReadOutJob, UploadFiles } from './merger.ts';
+import type { Change, MergeJob, ReadOutJob, UploadFiles } from './merger.ts';
 import { readState, readVelocity, stateTensors, velocityTensors } from './state-file.ts';
 import { TensorFile } from './tensor-file.ts';
 
@@ -78,22 +78,24 @@ export function readOut({ global, matrices, grant, seed, output }: ReadOutTask):
   writeFileSync(output, writeFactors(factors));
 }
 
-/** ‖s·B·A − s·B₀·A₀‖ over all matrices. Written as s·(B − B₀)·A + s·B₀·(A − A₀), so that no training is exactly 0. */
-export function changeNorm({ upload, matrices }: ChangeTask): number {
+/** What an upload changed. Its product is written as s·(B − B₀)·A + s·B₀·(A − A₀), so that no training is exactly 0. */
+export function change({ upload, matrices }: ChangeTask): Change {
   return withFiles([upload.path, upload.startPath], ([end, start]) => {
     let squares = 0;
+    let ofA = false;
     for (const matrix of matrices) {
       const after = readFactors(end, upload.grant, matrix);
       const before = readFactors(start, upload.grant, matrix);
       const b = Float64Array.from(after.b, (value, i) => value - (before.b[i] ?? 0));
       const a = Float64Array.from(after.a, (value, i) => value - (before.a[i] ?? 0));
+      ofA ||= a.some((value) => value !== 0);
       squares +=
         normOfSum([
           { weight: 1, factors: { ...after, b } },
           { weight: 1, factors: { ...before, a } },
         ]) ** 2;
     }
-    return Math.sqrt(squares);
+    return { norm: Math.sqrt(squares), ofA };
   });
 }
 

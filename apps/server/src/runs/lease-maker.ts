@@ -1,5 +1,6 @@
 // Turns a granted place into the lease a client receives: its grant, its training settings, and start weights read out of
 // the version the round starts from. Everything follows from the run and the place, so a restart makes the same lease.
+import { strategyByName } from '@weft/flexlora';
 import type { BlobReference, Grant, Lease } from '@weft/protocol';
 import type { LeaseEntry } from '../coordinator/types.ts';
 import { grantKey, makeGrant } from './grants.ts';
@@ -43,6 +44,7 @@ export class LeaseMaker {
         warmupSteps: settings.warmupSteps,
         weightDecay: settings.weightDecay,
         maxGradNorm: settings.maxGradNorm,
+        trainable: strategyByName(settings.strategy).trains,
         seed: `${settings.seed}/${round}/${entry.key}`,
       },
       task: entry.own ? null : entry.task,

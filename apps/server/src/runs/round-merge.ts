@@ -1,6 +1,6 @@
 // The merge of one round: second checks, weights, the merge itself, and the record of it all. Reads files and writes the
 // next state's blob; the caller decides whether it still counts.
-import { normaliseWeights } from '@weft/flexlora';
+import { normaliseWeights, strategyByName } from '@weft/flexlora';
 import type { Contribution } from '@weft/protocol';
 import { minimumFor, plural } from '../coordinator/derive.ts';
 import type { MachineState, Quarantine } from '../coordinator/types.ts';
@@ -32,13 +32,15 @@ export async function mergeRound(
     )
     .sort((a, b) => compare(a.receipt.sha256, b.receipt.sha256) || compare(a.receipt.clientId, b.receipt.clientId));
   const files = delivered.map((record) => filesOf(context, record));
-  const norms = await merger.changeNorms(files, matrices);
+  const changes = await merger.changes(files, matrices);
+  const frozenA = strategyByName(settings.strategy).trains === 'B';
   const quarantined = quarantine(
     delivered.map(({ receipt, begin }, i) => ({
       leaseId: receipt.leaseId,
       sha256: receipt.sha256,
       steps: begin.steps,
-      changeNorm: norms[i] ?? 0,
+      changeNorm: changes[i]?.norm ?? 0,
+      changedFrozen: frozenA && changes[i]?.ofA === true,
     })),
   );
   const bad = new Map(quarantined.map(({ leaseId, reason }) => [leaseId, reason]));

@@ -64,6 +64,10 @@ export function readFactors(bytes: Uint8Array, grant: Lease['grant']): Factors {
   return factors;
 }
 
+/** The same factors with A as it was at the start. */
+const withA = (factors: Factors, start: Factors): Factors =>
+  new Map(Array.from(factors, ([module, each]) => [module, { ...each, a: start.get(module)?.a ?? each.a }]));
+
 /** Factors moved by up to `size` an element, by a small generator of its own. `size` 0 sends the start back. */
 export function train(start: Factors, size: number, seed: number): Factors {
   let state = seed * 2654435761 + 1;
@@ -211,11 +215,15 @@ export class TestVolunteer {
   }
 
   /** One round: lease, start weights, training, upload. */
-  async round(rank: number, options: { size: number; seed: number; tokens?: number; data?: DataChoice }) {
+  async round(
+    rank: number,
+    options: { size: number; seed: number; tokens?: number; data?: DataChoice; frozenA?: boolean },
+  ) {
     const lease = await this.lease(rank, options.data);
     const startBytes = await this.start(lease);
     const start = readFactors(startBytes, lease.grant);
-    const update = train(start, options.size, options.seed);
+    const moved = train(start, options.size, options.seed);
+    const update = options.frozenA ? withA(moved, start) : moved;
     const bytes = writeFactors(update.values());
     const receipt = await this.send(lease, bytes, { targetTokens: options.tokens ?? 100 });
     return { lease, start, startBytes, update, bytes, receipt };

@@ -62,6 +62,7 @@ export const SECTIONS: readonly Section[] = [
           ['zero-pad', 'zero-pad: mean of factors, short ones padded with zeros'],
           ['hetlora', 'hetlora: as zero-pad, large updates count more'],
           ['fedit', 'fedit: mean of factors, one rank for all'],
+          ['ffa', 'ffa: only B is trained; its mean is exact'],
         ],
       },
       {

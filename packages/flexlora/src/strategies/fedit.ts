@@ -12,6 +12,7 @@ export const fedit: Strategy<Factors> = {
   synchronousOnly: true,
   mergesChanges: false,
   mixedRanks: false,
+  trains: 'both',
   mergeMatrix(merge) {
     checkMerge(fedit, merge);
     const [factors, weights] = endsOf(merge);

@@ -13,6 +13,7 @@ export const flexloraCarry: Strategy<LowRank> = {
   synchronousOnly: false,
   mergesChanges: true,
   mixedRanks: true,
+  trains: 'both',
   mergeMatrix(merge) {
     checkMerge(flexloraCarry, merge);
     const { current, updates, maxRank, momentum, name = 'the matrix' } = merge;

@@ -12,6 +12,7 @@ export const flexlora: Strategy<LowRank> = {
   synchronousOnly: true,
   mergesChanges: false,
   mixedRanks: true,
+  trains: 'both',
   mergeMatrix(merge) {
     checkMerge(flexlora, merge);
     const { updates, maxRank, name = 'the matrix' } = merge;

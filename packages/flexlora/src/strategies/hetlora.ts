@@ -13,6 +13,7 @@ export const hetlora: Strategy<Factors> = {
   synchronousOnly: true,
   mergesChanges: false,
   mixedRanks: true,
+  trains: 'both',
   mergeMatrix(merge) {
     checkMerge(hetlora, merge);
     const [factors, weights] = endsOf(merge);

@@ -1,6 +1,7 @@
 // The strategies by name.
 import { MergeError } from '../errors.ts';
 import { fedit } from './fedit.ts';
+import { ffa } from './ffa.ts';
 import { flexlora } from './flexlora.ts';
 import { flexloraCarry } from './flexlora-carry.ts';
 import { hetlora } from './hetlora.ts';
@@ -9,9 +10,9 @@ import type { Strategy } from './strategy.ts';
 import { zeroPad } from './zero-pad.ts';
 
 export type { MatrixMerge, MergedMatrix, Momentum, Strategy } from './strategy.ts';
-export { fedit, flexlora, flexloraCarry, hetlora, raflora, zeroPad };
+export { fedit, ffa, flexlora, flexloraCarry, hetlora, raflora, zeroPad };
 
-const STRATEGIES: readonly Strategy[] = [flexloraCarry, flexlora, raflora, zeroPad, hetlora, fedit];
+const STRATEGIES: readonly Strategy[] = [flexloraCarry, flexlora, raflora, zeroPad, hetlora, fedit, ffa];
 
 export const STRATEGY_NAMES: readonly string[] = STRATEGIES.map(({ name }) => name);
 

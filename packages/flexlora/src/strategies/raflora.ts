@@ -24,6 +24,7 @@ export const raflora: Strategy<LowRank> = {
   synchronousOnly: true,
   mergesChanges: false,
   mixedRanks: true,
+  trains: 'both',
   mergeMatrix(merge) {
     checkMerge(raflora, merge);
     const { updates, maxRank, name = 'the matrix' } = merge;

@@ -5,7 +5,7 @@ import type { MatrixUpdate } from '../spectrum.ts';
 import { lowRankOf } from '../sum.ts';
 import { denseOf, denseOfState, distance, norm, productOf, randomDense, randomFactors, sum } from '../testing/dense.ts';
 import type { Factors } from '../types.ts';
-import { fedit, flexlora, hetlora, raflora, STRATEGY_NAMES, strategyByName, zeroPad } from './index.ts';
+import { fedit, ffa, flexlora, hetlora, raflora, STRATEGY_NAMES, strategyByName, zeroPad } from './index.ts';
 
 const SHAPE = { out: 24, in: 18 };
 const client = (rank: number, weight: number, ...seed: (string | number)[]): MatrixUpdate => ({
@@ -41,10 +41,15 @@ const rescaled = (factors: Factors): Factors => ({
   b: factors.b.map((value) => value / 2),
 });
 
+/** Those that merge what clients end with, and let them train both factors. */
+const FREE = STRATEGY_NAMES.filter((name) => {
+  const { mergesChanges, trains } = strategyByName(name);
+  return !mergesChanges && trains === 'both';
+});
 const AVERAGE_PRODUCTS = ['flexlora', 'raflora'];
 
 describe('the gauge of a client’s factors', () => {
-  it.each(STRATEGY_NAMES.filter((name) => name !== 'flexlora-carry'))('%s', (name) => {
+  it.each(FREE)('%s', (name) => {
     const updates = strategyByName(name).mixedRanks ? mixed : alike;
     const changed = updates.map((update, i) => (i === 1 ? { ...update, end: regauged(update.end) } : update));
     expect(distance(exact(changed), exact(updates))).toBeLessThan(1e-12);
@@ -56,7 +61,7 @@ describe('the gauge of a client’s factors', () => {
 });
 
 describe('the exact mean of updates', () => {
-  it.each(STRATEGY_NAMES.filter((name) => name !== 'flexlora-carry'))('%s, for clients of one rank', (name) => {
+  it.each(FREE)('%s, for clients of one rank', (name) => {
     const error = distance(merge(name, alike), exact(alike));
     if (AVERAGE_PRODUCTS.includes(name)) expect(error).toBeLessThan(1e-12);
     else expect(error).toBeGreaterThan(0.1);
@@ -72,8 +77,7 @@ describe('the exact mean of updates', () => {
 
 describe('conventions', () => {
   it('of scale make no difference', () => {
-    for (const name of STRATEGY_NAMES) {
-      if (name === 'flexlora-carry') continue;
+    for (const name of FREE) {
       const updates = strategyByName(name).mixedRanks ? mixed : alike;
       const changed = updates.map((update, i) => (i > 0 ? { ...update, end: rescaled(update.end) } : update));
       expect(distance(merge(name, changed), merge(name, updates))).toBeLessThan(1e-12);
@@ -193,5 +197,28 @@ describe('raflora', () => {
   it('leaves out a partition that only clients without weight reach', () => {
     const updates = [client(3, 1, 1), client(9, 0, 2)];
     expect(distance(merge('raflora', updates), exact(updates))).toBeLessThan(1e-12);
+  });
+});
+
+describe('ffa', () => {
+  /** A client that trained B alone, on the first rows of one A. */
+  const { a } = randomFactors({ ...SHAPE, rank: 9, scale: 2, wide: true }, 'frozen');
+  const frozen = mixed.map((update) => ({
+    ...update,
+    end: { ...update.end, a: a.slice(0, update.end.rank * SHAPE.in) },
+  }));
+
+  it('is the exact mean of updates, for mixed ranks too, and leaves A to the byte', () => {
+    const { next } = ffa.mergeMatrix({ current: null, updates: frozen, maxRank: 18 });
+    expect(distance(denseOfState(next), exact(frozen))).toBeLessThan(1e-14);
+    expect(next.a).toEqual(a);
+    expect(ffa.trains).toBe('B');
+  });
+
+  it('refuses by name who trained A', () => {
+    const [first, second, third] = frozen as [MatrixUpdate, MatrixUpdate, MatrixUpdate];
+    const moved = { ...second, name: 'tab-2', end: mixed[1]?.end as Factors };
+    const merge = () => ffa.mergeMatrix({ current: null, updates: [first, moved, third], maxRank: 18, name: 'q_proj' });
+    expect(merge).toThrow(/keeps A as it was drawn, and tab-2 of q_proj has another A at element 0/);
   });
 });

@@ -30,6 +30,12 @@ function trained(state: LowRank, rank: number, weight: number, ...seed: (string 
   };
 }
 
+/** The same client, had it trained B alone. */
+const withFrozenA = (update: MatrixUpdate): MatrixUpdate => ({
+  ...update,
+  end: { ...update.end, a: (update.start as Factors).a },
+});
+
 const RANKS = [4, 8, 16, 30];
 const WEIGHTS = [0.4, 0.3, 0.2, 0.1];
 const SHAPES = [
@@ -234,7 +240,9 @@ describe('every strategy', () => {
         const mixed = clients.map(({ rank, weight }, k) => trained(current, rank, weight / total, k));
         const alike = clients.map(({ weight }, k) => trained(current, 3, weight / total, k));
         for (const name of STRATEGY_NAMES) {
-          const updates = strategyByName(name).mixedRanks ? mixed : alike;
+          const { mixedRanks, trains } = strategyByName(name);
+          const free = mixedRanks ? mixed : alike;
+          const updates = trains === 'B' ? free.map(withFrozenA) : free;
           const merge = (ordered: MatrixUpdate[]) =>
             strategyByName(name).mergeMatrix({ current, updates: ordered, maxRank: 10 });
           const there = merge(updates);

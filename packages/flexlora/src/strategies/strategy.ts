@@ -42,6 +42,8 @@ export interface Strategy<Next extends State = State> {
   readonly mergesChanges: boolean;
   /** Whether clients may have different ranks. */
   readonly mixedRanks: boolean;
+  /** What clients train: with B alone, A must come back as it was served. */
+  readonly trains: 'both' | 'B';
   /** Throws MergeError naming the matrix and the update at fault. */
   mergeMatrix(merge: MatrixMerge): MergedMatrix<Next>;
 }

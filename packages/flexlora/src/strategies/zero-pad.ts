@@ -12,6 +12,7 @@ export const zeroPad: Strategy<Factors> = {
   synchronousOnly: true,
   mergesChanges: false,
   mixedRanks: true,
+  trains: 'both',
   mergeMatrix(merge) {
     checkMerge(zeroPad, merge);
     return mergedFactors(merge, averageFactors(...endsOf(merge)));

@@ -399,6 +399,7 @@ export class Coordinator {
         warmupSteps: settings.warmupSteps,
         weightDecay: settings.weightDecay,
         maxGradNorm: settings.maxGradNorm,
+        trainable: 'both',
         seed: 'seed',
       },
       task: join.data.kind === 'own' ? null : (join.data.task ?? settings.tasks[0] ?? null),

@@ -1,0 +1,33 @@
+// FFA-LoRA (Sun et al., ICLR 2024, arXiv 2403.12313): A stays as it was drawn and only B is trained, so that Σ w·s·B·A is the
+// average of B times the one A: exact, at O((out + in)·r_max). With mixed ranks, clients have the first rows of A, and shorter
+// B count as zeros beyond. Half the factors train, so more rank or more steps are needed; without training columns that few
+// clients reach keep the share p_j, as in flexlora.
+import { MergeError } from '../errors.ts';
+import type { Factors } from '../types.ts';
+import { averageFactors, endsOf, mergedFactors } from './averages.ts';
+import { checkMerge, type Strategy } from './strategy.ts';
+
+export const ffa: Strategy<Factors> = {
+  name: 'ffa',
+  needsStart: false,
+  synchronousOnly: true,
+  mergesChanges: false,
+  mixedRanks: true,
+  trains: 'B',
+  mergeMatrix(merge) {
+    checkMerge(ffa, merge);
+    const { updates, name = 'the matrix' } = merge;
+    const [factors, weights] = endsOf(merge);
+    const longest = factors.reduce((most, each) => (each.rank > most.rank ? each : most));
+    for (const [i, { a }] of factors.entries()) {
+      const differs = a.findIndex((value, k) => value !== longest.a[k]);
+      if (differs < 0) continue;
+      const called = `${updates[i]?.name ?? `update ${i + 1}`} of ${name}`;
+      throw new MergeError(
+        'strategy',
+        `ffa keeps A as it was drawn, and ${called} has another A at element ${differs}.`,
+      );
+    }
+    return mergedFactors(merge, { ...averageFactors(factors, weights), a: Float64Array.from(longest.a) });
+  },
+};
