@@ -1,4 +1,5 @@
 // `weft merge` as its users meet it: PEFT folders in, a PEFT folder out, held to dense sums and decompositions.
+
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -24,6 +25,7 @@ import {
   sum,
 } from '../../../../packages/flexlora/src/testing/dense.ts';
 import { createProgram, run } from '../program.ts';
+import { lossByRank } from './merge/report.ts';
 import { registerMerge } from './merge.ts';
 
 const model = fileURLToPath(new URL('../../../../assets/models/stories260K/', import.meta.url));
@@ -136,6 +138,38 @@ const get = (products: ReadonlyMap<string, Dense>, module: string): Dense => {
   if (!product) throw new Error(`no ${module}`);
   return product;
 };
+
+describe('--report', () => {
+  it('writes what the merge did as JSON and as a page that stands alone', async () => {
+    await adapterFolder(plain('report-a', 4));
+    await adapterFolder(plain('report-b', 8));
+    const args = ['--strategy', 'flexlora', '--rank', '6', '--out', at('reported'), '--report', at('report')];
+    const result = await document(...args, at('report-a'), at('report-b'));
+    const report = JSON.parse(await readFile(join(at('report'), 'report.json'), 'utf8'));
+    expect(report).toMatchObject({ strategy: 'flexlora', rank: 6, adapters: result.adapters });
+    expect(report.modules).toHaveLength(layer.length);
+    for (const [i, each] of report.modules.entries()) {
+      expect(each.lost).toBe(result.modules[i].truncationError);
+      expect(each.sigma).toHaveLength(12);
+      // The first directions hold what those beyond do not lose.
+      expect(Math.sqrt(1 - each.energyByRank[5])).toBeCloseTo(each.lost, 10);
+      expect(each.cosineToMean).toHaveLength(2);
+    }
+    const page = await readFile(join(at('report'), 'report.html'), 'utf8');
+    expect(page).toContain('<h1>2 adapters merged by flexlora at rank 6</h1>');
+    expect(page.match(/<polyline/g)).toHaveLength(2 * (layer.length + 1));
+    expect(page).not.toMatch(/<script|https?:|NaN|undefined/);
+    for (const { module } of report.modules) expect(page).toContain(`<td>${module}</td>`);
+    const again = await merge(...args.slice(0, 5), at('reported-2'), '--report', at('report'), at('report-a'));
+    expect(again.exitCode).toBe(1);
+    expect(again.err).toMatch(/report is not empty; choose a new folder for --report/);
+  });
+
+  it('says of every rank what it loses', () => {
+    expect(lossByRank([])).toEqual([0]);
+    expect(lossByRank([4, 3, 0])).toEqual([1, 0.6, 0, 0]);
+  });
+});
 
 describe('weft merge', () => {
   it('equals the dense truncation at every rank, for ranks 1 to 30, mixed alphas and weights', async () => {

@@ -1,7 +1,8 @@
 // `weft merge`: PEFT adapters of any ranks into one of a chosen rank, without a server. One matrix at a time, so that a large
 // model needs the memory of its adapters and of one merged matrix.
 import { statSync } from 'node:fs';
-import { readdir } from 'node:fs/promises';
+import { mkdir, readdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import {
   type AdapterMerge,
   type Factors,
@@ -22,12 +23,14 @@ import { action, CommandError, type Io, numberOption, table, UsageError } from '
 import { readAdapterFolder, writeAdapterFolder } from '../folders.ts';
 import type { Register } from '../program.ts';
 import { parseWeightedAdapter, type WeightedAdapter, weightsOf } from '../weighted-adapter.ts';
+import { type MergedModule, type MergeReport, reportPage } from './merge/report.ts';
 
 interface MergeOptions {
   readonly strategy: string;
   readonly rank: number;
   readonly out: string;
   readonly global?: string;
+  readonly report?: string;
 }
 
 /** s of the merged adapter, α = 2r: the default convention of this project. */
@@ -41,7 +44,8 @@ export const registerMerge: Register = (program) => {
     .requiredOption('--strategy <name>', `how to merge: ${STRATEGY_NAMES.join(', ')}`)
     .requiredOption('--rank <r>', 'rank of the merged adapter', numberOption('--rank', { minimum: 1, integer: true }))
     .requiredOption('--out <dir>', 'new folder for the merged adapter')
-    .option('--global <dir>', 'the merged adapter of the round before, for strategies that merge changes');
+    .option('--global <dir>', 'the merged adapter of the round before, for strategies that merge changes')
+    .option('--report <dir>', 'new folder for report.json and report.html: energy by rank, what it loses, agreement');
   action<MergeOptions>(command, mergeFolders);
 };
 
@@ -70,13 +74,14 @@ async function mergeFolders(options: MergeOptions, args: readonly string[], io: 
   const given = args.map((text) => parseWeightedAdapter(text, isFolder));
   const weights = weightsOf(given);
   requireStarts(strategy, options, given, io);
-  await requireNewFolder(options.out);
+  await requireNewFolder('--out', options.out);
+  if (options.report !== undefined) await requireNewFolder('--report', options.report);
   const { global, inputs, baseModel } = await readInputs(options, given, io);
   const shares = normaliseWeights(weights);
   const updates = inputs.map(({ path, end, start }, i) => ({ name: path, weight: shares[i] ?? 0, end, start }));
   const current = global === null ? null : stateOf(global);
   const maxRank = () => Number.POSITIVE_INFINITY;
-  const { matrices, modules } = await mergeMatrices({ strategy, current, updates, maxRank }, options.rank, io);
+  const { matrices, merged: reports } = await mergeMatrices({ strategy, current, updates, maxRank }, options.rank, io);
   const adapters = given.map(({ path, start }, i) => ({
     path,
     weight: weights[i] ?? 1,
@@ -84,8 +89,17 @@ async function mergeFolders(options: MergeOptions, args: readonly string[], io: 
     ranks: ranksOf(inputs[i]?.end ?? new Map()),
     ...(start === null ? {} : { start }),
   }));
+  const modules = reports.map(({ module, shape, lost, sigma, effectiveRank }): ModuleReport => {
+    return { module, shape, truncationError: lost, sigma: sigma.slice(0, options.rank), effectiveRank };
+  });
   const merged: LoraAdapter = { baseModel, rslora: false, matrices };
   await writeAdapterFolder(options.out, merged, cardOf(options, merged, adapters));
+  if (options.report !== undefined) {
+    const report: MergeReport = { strategy: strategy.name, rank: options.rank, baseModel, adapters, modules: reports };
+    await mkdir(options.report, { recursive: true });
+    await writeFile(join(options.report, 'report.json'), `${JSON.stringify(report, null, 2)}\n`);
+    await writeFile(join(options.report, 'report.html'), reportPage(report));
+  }
   const document = {
     out: options.out,
     rank: options.rank,
@@ -103,6 +117,7 @@ async function mergeFolders(options: MergeOptions, args: readonly string[], io: 
       ]),
       summary(modules),
       `The merged adapter of rank ${options.rank} is in ${options.out}.`,
+      ...(options.report === undefined ? [] : [`What the merge did is in ${join(options.report, 'report.html')}.`]),
     ].join('\n\n'),
   );
 }
@@ -132,26 +147,20 @@ async function mergeMatrices(
   merge: AdapterMerge,
   rank: number,
   io: Io,
-): Promise<{ matrices: Map<string, LoraFactors>; modules: ModuleReport[] }> {
+): Promise<{ matrices: Map<string, LoraFactors>; merged: MergedModule[] }> {
   const matrices = new Map<string, LoraFactors>();
-  const modules: ModuleReport[] = [];
+  const merged: MergedModule[] = [];
   const total = merge.updates[0]?.end.size ?? 0;
   for (const { module, next, report } of mergeByModule(merge)) {
     const factors = readOutState(next, { rank, scale: SCALE, seed: `weft/${module}` });
     matrices.set(module, { ...factors, module, alpha: SCALE * rank });
-    modules.push({
-      module,
-      shape: [next.out, next.in],
-      truncationError: lossOf(next, factors),
-      sigma: report.sigma.slice(0, rank),
-      effectiveRank: report.effectiveRank,
-    });
-    io.status(`merging ${modules.length}/${total}  ${module}`);
+    merged.push({ module, shape: [next.out, next.in], lost: lossOf(next, factors), ...report });
+    io.status(`merging ${merged.length}/${total}  ${module}`);
     // A turn of the event loop, in which Ctrl-C is heard.
     await new Promise((resolve) => setImmediate(resolve));
     io.signal.throwIfAborted();
   }
-  return { matrices, modules };
+  return { matrices, merged };
 }
 
 const isFolder = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
@@ -187,11 +196,11 @@ function requireStarts(
 }
 
 /** Throws CommandError 'out-exists' unless the path is free or an empty folder. */
-async function requireNewFolder(path: string): Promise<void> {
+async function requireNewFolder(option: string, path: string): Promise<void> {
   if (statSync(path, { throwIfNoEntry: false }) === undefined) return;
-  if (!isFolder(path)) throw new CommandError('out-exists', `${path} is a file; choose another folder for --out.`);
+  if (!isFolder(path)) throw new CommandError('out-exists', `${path} is a file; choose another folder for ${option}.`);
   if ((await readdir(path)).length > 0)
-    throw new CommandError('out-exists', `${path} is not empty; choose a new folder for --out.`);
+    throw new CommandError('out-exists', `${path} is not empty; choose a new folder for ${option}.`);
 }
 
 /** The errors of an adapter's files do not know in which folder these lie; here there are several. */
