@@ -89,6 +89,14 @@ describe('decomposeBidiagonal', () => {
       draws(n, 'holes').map((value, i) => (i % 5 === 2 ? 0 : value)),
       draws(n - 1, 'e'),
     );
+    // Couplings whose squares are lost beside the values'.
+    for (const size of [1e-6, 1e-8, 1e-9, 1e-11, 1e-13, 1e-15]) {
+      check(
+        // Small in the middle row too, so that nothing of the arrow is large.
+        ones.map((_, i) => (i === 38 ? size : 1 + i / n)),
+        draws(n - 1, 'weak').map((value) => value * size),
+      );
+    }
     // A value in the middle row only, none beside it.
     check(
       zeros.map((_, i) => (i === 38 ? 1 : 0)),

@@ -40,8 +40,11 @@ function rootOf(d: Float64Array, squares: Float64Array, whole: number, i: number
   const n = d.length;
   const last = i === n - 1;
   const lowPole = d[i] as number;
-  const highPole = last ? Math.sqrt(lowPole * lowPole + whole) : (d[i + 1] as number);
-  const middle = (highPole - lowPole) / 2;
+  // The last root has no pole above it, but lies below √(d² + ‖z‖²), of which only the part beyond d has the digits; wider by
+  // its rounding.
+  const beyond = (whole / (lowPole + Math.sqrt(lowPole * lowPole + whole))) * (1 + 8 * Number.EPSILON);
+  const highPole = last ? lowPole + beyond : (d[i + 1] as number);
+  const middle = (last ? beyond : highPole - lowPole) / 2;
   let f = 0;
   let slopeLow = 0;
   let slopeHigh = 0;
@@ -66,7 +69,7 @@ function rootOf(d: Float64Array, squares: Float64Array, whole: number, i: number
   };
   evaluate(middle);
   let [low, high] = [0, middle];
-  if (last) high = highPole - lowPole;
+  if (last) high = beyond;
   else if (f < 0) {
     // The root lies in the upper half: it is measured from the pole above.
     origin = i + 1;
