@@ -181,6 +181,50 @@ it.each(['raflora', 'zero-pad', 'hetlora'] as const)('two rounds of %s', async (
   for (const volunteer of volunteers) volunteer.close();
 });
 
+describe.each(['flexlora-frozen-tail', 'flora'] as const)('two rounds of %s', (strategy) => {
+  it('leave every client the whole state, what it does not train frozen beside', async () => {
+    const runId = await create({ name: strategy, strategy });
+    const volunteers = await enter(runId);
+    const play = (seed: number) =>
+      Promise.all(
+        volunteers.map((v, i) => v.round(RANKS[i] ?? 1, { size: 0.05, seed: seed + i, tokens: TOKENS[i] ?? 1 })),
+      );
+    const first = await play(1);
+    for (const { lease, side } of first) expect([lease.side, side.size]).toEqual([null, 0]);
+    let merged = combine(first.map((round, i) => [WEIGHTS[i] ?? 0, products(round.update)]));
+    const second = await play(10);
+    for (const [i, { start, side, lease }] of second.entries()) {
+      expect(lease.startVersion).toBe(1);
+      for (const { rank } of start.values()) expect(rank).toBe(RANKS[i]);
+      // Three clients of ranks 1, 2 and 4 left a state of rank 7.
+      for (const { rank } of side.values()) expect(rank).toBe(strategy === 'flora' ? 7 : 7 - (RANKS[i] ?? 0));
+      const seen = combine([
+        [1, products(start)],
+        [1, products(side)],
+      ]);
+      expect(distance(merged, seen)).toBeLessThan(1e-6);
+      for (const { b } of start.values()) expect(b.every((value) => value === 0)).toBe(strategy === 'flora');
+    }
+    const rows = (round: (typeof first)[number]) => [...(round.start.values().next().value?.a ?? [])];
+    // Fresh factors are drawn anew every round.
+    const [before, after] = [first[2], second[2]];
+    if (strategy === 'flora' && before && after) expect(rows(after)).not.toEqual(rows(before));
+    const trained = second.map<[number, Dense]>((round, i) => [WEIGHTS[i] ?? 0, products(round.update)]);
+    const started = second.map<[number, Dense]>((round, i) => [-(WEIGHTS[i] ?? 0), products(round.start)]);
+    merged = combine([[1, merged], ...trained, ...started]);
+    const ended = await admin.until(runId, ({ run }) => run.state === 'completed');
+    expect(ended.run.sideRanks).toEqual(strategy === 'flora' ? [16, 16, 16] : [15, 14, 12]);
+    // An export is of the state, even where clients train from fresh factors.
+    const reply = await fetch(`${server.url}/api/runs/${runId}/adapter/adapter_model.safetensors?rank=16`, {
+      headers: { authorization: 'Bearer a token for tests' },
+    });
+    const grant = { rank: 16, alpha: 32, rankPattern: {}, alphaPattern: {}, targets: ['q_proj' as const] };
+    const exported = products(readFactors(new Uint8Array(await reply.arrayBuffer()), grant));
+    expect(distance(merged, exported)).toBeLessThan(1e-6);
+    for (const volunteer of volunteers) volunteer.close();
+  });
+});
+
 it('ffa lets B train alone, and leaves out who changed A', async () => {
   const runId = await create({ name: 'ffa', strategy: 'ffa', rounds: 1, goal: 4 });
   const volunteers = await enter(runId, 4);
@@ -218,7 +262,7 @@ it('server momentum takes a share of the last step along', async () => {
   expect(ended.rounds[0]?.spectra[0]?.velocityTail).toBeLessThan(1e-9);
   for (const volunteer of volunteers) volunteer.close();
   await expect(create({ name: 'still', strategy: 'flexlora', serverMomentum: 0.5 })).rejects.toMatchObject({
-    message: expect.stringContaining('only flexlora-carry merges changes'),
+    message: expect.stringContaining('only flexlora-carry, flexlora-frozen-tail, flora merge changes'),
   });
 });
 

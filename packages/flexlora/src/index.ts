@@ -2,10 +2,27 @@
 export { CappedSum, type CappedSumOptions } from './capped-sum.ts';
 export * from './errors.ts';
 export * from './merge-adapters.ts';
-export { type ReadOut, readOut, readOutState, type ServedFactors } from './read-out.ts';
+export {
+  type ReadOut,
+  readOut,
+  readOutSide,
+  readOutStart,
+  readOutState,
+  type ServedFactors,
+  sideRank,
+} from './read-out.ts';
 export { type MatrixReport, type MatrixUpdate, normOfSum } from './spectrum.ts';
 export type { Term } from './stack.ts';
 export * from './strategies/index.ts';
 export { lowRankOf, type Route, type Sum, type SumOptions, sumOfProducts, UpdateSum } from './sum.ts';
-export { type Factors, isLowRank, type LowRank, type Shape, type State, storedRank, zeroUpdate } from './types.ts';
+export {
+  type Factors,
+  isLowRank,
+  type LowRank,
+  type Shape,
+  type Side,
+  type State,
+  storedRank,
+  zeroUpdate,
+} from './types.ts';
 export { normaliseWeights, type WeightLimit } from './weights.ts';

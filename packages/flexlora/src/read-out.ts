@@ -3,7 +3,7 @@
 import { MergeError } from './errors.ts';
 import { addScaled, dot } from './linalg/columns.ts';
 import { seededStream } from './random.ts';
-import { type Factors, isLowRank, type LowRank, type State } from './types.ts';
+import { type Factors, isLowRank, type LowRank, type Side, type State, zeroUpdate } from './types.ts';
 
 /** Factors in float32, ready to be served or written. */
 export interface ServedFactors extends Factors {
@@ -107,3 +107,37 @@ function leadingFactors(factors: Factors, { rank, scale, seed }: ReadOut): Serve
  */
 export const readOutState = (state: State, spec: ReadOut): ServedFactors =>
   isLowRank(state) ? readOut(state, spec) : leadingFactors(state, spec);
+
+/** What a client of this rank trains from: {@link readOutState}, or fresh factors where it holds the whole state beside them. */
+export const readOutStart = (side: Side, state: State, spec: ReadOut): ServedFactors =>
+  readOutState(side === 'whole' ? zeroUpdate(state) : state, spec);
+
+/** Rank of what a client of rank `rank` holds frozen of a state of rank `ofState`. */
+export const sideRank = (side: Side, ofState: number, rank: number): number =>
+  side === 'none' ? 0 : side === 'whole' ? ofState : Math.max(0, ofState - rank);
+
+/**
+ * What a client of rank `rank` holds frozen beside what it trains, at scale 1: B = UΣ and A = Vᵀ of the directions that its
+ * start lacks. Null where there are none. Throws MergeError 'strategy' for averaged factors, which have no tail, and
+ * 'non-finite'.
+ */
+export function readOutSide(side: Side, state: State, rank: number): ServedFactors | null {
+  if (side === 'none') return null;
+  if (!isLowRank(state))
+    throw new MergeError(
+      'strategy',
+      'Averaged factors have no tail; only a decomposition can be served beside others.',
+    );
+  const { out, in: inner, u, sigma, v } = state;
+  const width = sideRank(side, state.rank, rank);
+  if (width === 0) return null;
+  const first = state.rank - width;
+  const a = Float32Array.from(v.subarray(first * inner));
+  const b = new Float32Array(out * width);
+  for (let k = 0; k < width; k += 1) {
+    const factor = sigma[first + k] as number;
+    for (let i = 0; i < out; i += 1) b[i * width + k] = factor * (u[(first + k) * out + i] as number);
+  }
+  checkServed(b);
+  return { out, in: inner, rank: width, scale: 1, a, b };
+}

@@ -29,6 +29,12 @@ export interface LowRank {
 /** What a server keeps between rounds: a decomposition, or factors where a strategy averages these. */
 export type State = LowRank | Factors;
 
+/**
+ * What a client holds frozen beside the factors it trains: nothing; the tail, what the best approximation at its rank lacks
+ * of the state; or the whole state, while its own factors start anew.
+ */
+export type Side = 'none' | 'tail' | 'whole';
+
 export interface Shape {
   readonly out: number;
   readonly in: number;

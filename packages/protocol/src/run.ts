@@ -2,8 +2,21 @@
 import { z } from 'zod';
 import { countSchema, idSchema, nameSchema, projectionSchema, rankSchema, sha256Schema } from './primitives.ts';
 
-export const strategySchema = z.enum(['flexlora-carry', 'flexlora', 'raflora', 'zero-pad', 'hetlora', 'fedit', 'ffa']);
+export const strategySchema = z.enum([
+  'flexlora-carry',
+  'flexlora-frozen-tail',
+  'flexlora',
+  'flora',
+  'raflora',
+  'zero-pad',
+  'hetlora',
+  'fedit',
+  'ffa',
+]);
 export type StrategyName = z.infer<typeof strategySchema>;
+
+/** The strategies whose next state is the last one and a change. */
+const MERGES_CHANGES: readonly StrategyName[] = ['flexlora-carry', 'flexlora-frozen-tail', 'flora'];
 
 /** How every device keeps the frozen weights: fewer bits take less memory and change every loss a little. */
 export const baseDtypeSchema = z.enum(['f32', 'f16', 'q8', 'q4']);
@@ -62,9 +75,9 @@ export const runSettingsSchema = z
     seed: z.string().min(1).max(64).default('weft'),
   })
   .refine((run) => run.minimum <= run.goal, { path: ['minimum'], message: 'must not exceed the goal' })
-  .refine((run) => run.serverMomentum === 0 || run.strategy === 'flexlora-carry', {
+  .refine((run) => run.serverMomentum === 0 || MERGES_CHANGES.includes(run.strategy), {
     path: ['serverMomentum'],
-    message: 'must be 0: only flexlora-carry merges changes, which momentum works on',
+    message: `must be 0: only ${MERGES_CHANGES.join(', ')} merge changes, which momentum works on`,
   })
   .refine((run) => run.strategy !== 'fedit' || run.ranks.length === 1, {
     path: ['ranks'],
@@ -132,6 +145,8 @@ export const runViewSchema = z.object({
   manifestHash: sha256Schema,
   runHash: sha256Schema,
   identity: runIdentitySchema,
+  /** By rank of `settings.ranks`: rank of the frozen side adapter that comes with it at most; 0 where there is none. */
+  sideRanks: z.array(countSchema),
   /** Version of the global adapter; 0 before the first commit. One version a committed round. */
   version: countSchema,
   roundsCommitted: countSchema,

@@ -97,6 +97,11 @@ export const leaseSchema = z.object({
   startVersion: countSchema,
   /** Start weights: safetensors with PEFT names, at the granted ranks. */
   start: blobReferenceSchema,
+  /**
+   * A frozen adapter to train beside: safetensors with PEFT names, F32, of any rank by matrix, its product B·A added at
+   * scale 1; null where the strategy or the version has none.
+   */
+  side: blobReferenceSchema.nullable(),
   grant: grantSchema,
   training: trainingSettingsSchema,
   /** The served task to train on; null for the volunteer's own file. */

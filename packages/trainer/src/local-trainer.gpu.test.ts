@@ -103,6 +103,50 @@ describe('local trainer', () => {
     for (const [module, { a }] of both) expect(a, module).not.toEqual(start.get(module)?.a);
   });
 
+  it('trains beside a frozen adapter, whatever its ranks, without changing it', async () => {
+    const spec = { ...jobOf(4).grant, rslora: false };
+    const { update: other } = await trainer.train(files, jobOf(4), control());
+    // At scale 1, as sides are: B twice as large as at the scale 2 it was trained at.
+    const side = writeFactors(
+      [...readFactors(other, spec).values()].map((own) => ({ ...own, b: own.b.map((x) => 2 * x) })),
+    );
+    const alone = await trainer.train(files, jobOf(2), control());
+    const beside = await trainer.train(files, { ...jobOf(2), side }, control());
+    // It begins where the other one had come to.
+    expect(beside.firstLoss).toBeLessThan(alone.firstLoss - 0.2);
+    const before = { ...gpu.counters };
+    const again = await trainer.train(files, { ...jobOf(2), side }, control());
+    expect(again.update).toEqual(beside.update);
+    expect(gpu.counters.bindGroupsCreated).toBe(before.bindGroupsCreated);
+    // New values of the same ranks take the place of the old ones: of zero they are as none.
+    const none = writeFactors([...readFactors(other, spec).values()].map((own) => ({ ...own, b: own.b.map(() => 0) })));
+    const nothing = await trainer.train(files, { ...jobOf(2), side: none }, control());
+    expect(gpu.counters.bindGroupsCreated).toBe(before.bindGroupsCreated);
+    expect(nothing.firstLoss).toBeCloseTo(alone.firstLoss, 4);
+    // A file without factors is no side at all.
+    expect((await trainer.train(files, { ...jobOf(2), side: writeFactors([]) }, control())).update).toEqual(
+      alone.update,
+    );
+  });
+
+  it('counts the frozen adapter in what a rank takes', async () => {
+    const settings = {
+      ranks: [2, 4],
+      alphaPerRank: 2,
+      targets,
+      batchSize: 2,
+      sequenceLength: 48,
+      baseDtype: 'f32',
+    } as const;
+    const plain = await trainer.proposeRank({ settings }, files, NO_LIMITS);
+    const beside = await trainer.proposeRank({ settings, sideRanks: [14, 12] }, files, NO_LIMITS);
+    for (const [i, verdict] of beside.verdicts.entries()) {
+      expect(verdict.memoryBytes).toBeGreaterThan(plain.verdicts[i]?.memoryBytes ?? Number.POSITIVE_INFINITY);
+      expect(verdict.uploadBytes).toBe(plain.verdicts[i]?.uploadBytes);
+      expect(verdict.reason).toMatch(/downloads .* MB at most to train beside/);
+    }
+  });
+
   it('goes on from the start weights it is given, and keeps its plan from job to job', async () => {
     const first = await trainer.train(files, jobOf(2), control());
     const before = { ...gpu.counters };

@@ -6,7 +6,7 @@ import { oneExamplePerRow, sequenceFor } from './data/batches.ts';
 import { type Example, encodeRows } from './data/examples.ts';
 import { TrainerError } from './errors.ts';
 import { Evaluator } from './evaluate.ts';
-import { type AdapterSpec, adaptedMatrices, adapterFromBlob } from './lora/adapter.ts';
+import { type AdapterSpec, adaptedMatrices, adapterFromBlob, sideFromBlob } from './lora/adapter.ts';
 import { loadModel } from './model/base-model.ts';
 import type { ScheduleName } from './optim/schedule.ts';
 import type { Trainable } from './plan/factors.ts';
@@ -49,6 +49,8 @@ interface RunShape {
     readonly sequenceLength: number;
     readonly baseDtype: WeightType;
   };
+  /** By rank: rank of the frozen side adapter that comes with it at most. */
+  readonly sideRanks?: readonly number[];
 }
 
 interface TrainingSettings {
@@ -71,6 +73,8 @@ interface TrainingJob {
   readonly training: TrainingSettings;
   /** Start weights: safetensors with PEFT names. */
   readonly start: Uint8Array;
+  /** A frozen adapter to train beside, at scale 1: safetensors with PEFT names; null or absent where there is none. */
+  readonly side?: Uint8Array | null;
   /** JSONL text. */
   readonly rows: string;
 }
@@ -149,7 +153,9 @@ export class LocalTrainer {
     this.#dropGraph();
     this.#limits = ownLimits;
     const sequence = Math.min(sequenceLength, model.config.maxPositions);
-    const verdicts = await rankVerdicts(model, { ranks, alphaPerRank, targets, shape: { batch, sequence } }, ownLimits);
+    const { sideRanks = [] } = run;
+    const question = { ranks, alphaPerRank, targets, shape: { batch, sequence }, sideRanks };
+    const verdicts = await rankVerdicts(model, question, ownLimits);
     return { rank: chooseRank(verdicts), verdicts, ownLimits, stepSeconds: null };
   }
 
@@ -245,7 +251,7 @@ export class LocalTrainer {
 
   async #prepare(
     model: GpuModel,
-    { grant, training }: TrainingJob,
+    { grant, training, side }: TrainingJob,
     examples: readonly Example[],
     limit: number,
     { onCompile }: Pick<TrainingControl, 'onCompile'>,
@@ -253,12 +259,15 @@ export class LocalTrainer {
     const shape = { batch: training.batchSize, sequence: sequenceFor(examples, limit) };
     const budget = this.#limits.maxMemoryBytes ?? Number.POSITIVE_INFINITY;
     const { trainable = 'both' } = training;
-    const key = JSON.stringify([grant, shape, budget, trainable]);
+    const frozen = side ? sideFromBlob(model.config, side) : [];
+    const sides = frozen.length > 0 ? [frozen] : [];
+    const key = JSON.stringify([grant, shape, budget, trainable, frozen.map(({ module, rank }) => [module, rank])]);
     if (this.#graph?.key !== key) {
       this.#dropGraph();
       const found = await createFittingGraph(model, adaptedMatrices(model.config, grant), shape, {
         budget,
         trainable,
+        sides,
         ...(onCompile ? { onCompile } : {}),
       });
       if (!('made' in found)) {
@@ -272,6 +281,7 @@ export class LocalTrainer {
       }
       this.#graph = { key, graph: found.made };
     }
+    for (const [i, factors] of sides.entries()) this.#graph.graph.loadSide(i, factors);
     return this.#graph.graph;
   }
 

@@ -1,8 +1,8 @@
 // Which rank this device can carry, and why not more: planned bytes against the volunteer's own limits and the device's,
 // then really allocated, smallest first, and touched. A refusal by the device means "does not fit", never an error.
-import type { Projection } from '@weft/formats';
+import type { ModelConfig, Projection } from '@weft/formats';
 import { TrainerError } from './errors.ts';
-import { type AdapterSpec, adaptedMatrices, factorBytes, plainSpec } from './lora/adapter.ts';
+import { type AdaptedMatrix, type AdapterSpec, adaptedMatrices, factorBytes, plainSpec } from './lora/adapter.ts';
 import type { BaseModel } from './model/base-model.ts';
 import { tryFit, type Unfit } from './plan/fit.ts';
 import type { GpuModel } from './plan/gpu-model.ts';
@@ -34,6 +34,8 @@ export interface RankQuestion {
   readonly alphaPerRank: number;
   readonly targets: readonly Projection[];
   readonly shape: StepShape;
+  /** By rank of `ranks`: rank of the frozen side adapter that comes with it; none unless given. */
+  readonly sideRanks?: readonly number[];
   /** What is fixed of the way a step is run; the rest is chosen to fit. */
   readonly way?: Pick<StepOptions, 'microBatch' | 'checkpoint'>;
 }
@@ -46,6 +48,12 @@ const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(bytes < 1e
 
 const specOf = ({ alphaPerRank, targets }: RankQuestion, rank: number): AdapterSpec =>
   plainSpec(rank, alphaPerRank * rank, targets);
+
+/** The frozen adapter that comes with a rank, at its largest. */
+function sidesOf(config: ModelConfig, question: RankQuestion, rank: number): AdaptedMatrix[][] {
+  const beside = question.sideRanks?.[question.ranks.indexOf(rank)] ?? 0;
+  return beside > 0 ? [adaptedMatrices(config, plainSpec(beside, beside, question.targets))] : [];
+}
 
 /** Why a rank is out of the volunteer's own limits but memory, or null. */
 function beyondOwnLimits(rank: number, upload: number, limits: OwnLimits): string | null {
@@ -73,22 +81,27 @@ export async function rankVerdicts(model: GpuModel, question: RankQuestion, limi
   let full: string | null = null;
   for (const rank of [...question.ranks].sort((a, b) => a - b)) {
     const matrices = adaptedMatrices(model.config, specOf(question, rank));
+    const sides = sidesOf(model.config, question, rank);
+    const way = { ...question.way, sides };
     const uploadBytes = factorBytes(matrices) + HEADER_BYTES;
     const own = beyondOwnLimits(rank, uploadBytes, limits);
     const fit =
-      own === null && full === null ? await tryFit(model, matrices, question.shape, { ...question.way, budget }) : null;
+      own === null && full === null ? await tryFit(model, matrices, question.shape, { ...way, budget }) : null;
     const isPlan = fit !== null && 'total' in fit;
     if (fit && !isPlan && fit.refusal) full = refusalOf(rank, fit, limits);
     const refusal = own ?? full ?? (fit && !isPlan ? refusalOf(rank, fit, limits) : null);
     const memory = isPlan
       ? fit
       : fitMemory(model.config, matrices, question.shape, {
-          ...question.way,
+          ...way,
           weights: model.type,
           slabLimit: Number.MAX_SAFE_INTEGER,
           budget,
         }).plan;
-    const takes = `Rank ${rank} takes ${megabytes(memory.total)} of GPU memory and uploads ${megabytes(uploadBytes)} a round.`;
+    const beside = sides.reduce((sum, side) => sum + factorBytes(side), 0);
+    const takes =
+      `Rank ${rank} takes ${megabytes(memory.total)} of GPU memory and uploads ${megabytes(uploadBytes)} a round` +
+      (beside > 0 ? `, and downloads ${megabytes(beside)} at most to train beside.` : '.');
     verdicts.push({ rank, fits: refusal === null, memoryBytes: memory.total, uploadBytes, reason: refusal ?? takes });
   }
   return verdicts;
@@ -114,6 +127,7 @@ export function plannedMemory(
     const matrices = adaptedMatrices(config, specOf(question, rank));
     const { plan, fits } = fitMemory(config, matrices, question.shape, {
       ...question.way,
+      sides: sidesOf(config, question, rank),
       budget: Number.POSITIVE_INFINITY,
       ...options,
     });

@@ -1,5 +1,5 @@
 // Checks that the factors a round starts from, and those it delivers, are the granted ones: names, ranks, shapes, float32.
-import { parsePeftTensorName, type RawTensor, rankOf, readSafetensors } from '@weft/formats';
+import { parsePeftTensorName, peftTensorName, type RawTensor, rankOf, readSafetensors } from '@weft/formats';
 import type { Grant } from '@weft/protocol';
 import { messageOf, SessionError } from './errors.ts';
 
@@ -25,6 +25,32 @@ export function checkStart(start: Uint8Array, grant: Grant): void {
     const rank = rankOf(grant, parsed.module);
     const has = parsed.factor === 'A' ? shape[0] : shape[1];
     if (shape.length !== 2 || has !== rank) refuse(`${name} is ${shapeText(shape)}, granted was rank ${rank}`);
+    if (dtype !== 'F32') refuse(`${name} is ${dtype} instead of F32`);
+  }
+}
+
+/**
+ * A frozen side adapter may have any rank by matrix, also none at all; what it holds must be pairs of factors of granted
+ * matrices. Throws SessionError 'start-rank'.
+ */
+export function checkSide(side: Uint8Array, grant: Grant): void {
+  const refuse = (what: string, cause?: unknown): never => {
+    throw new SessionError(
+      'start-rank',
+      `The weights to train beside are not what was granted: ${what}. Nothing was trained on them; tell the operator.`,
+      { cause },
+    );
+  };
+  const tensors = read(side, refuse);
+  for (const [name, { dtype, shape }] of tensors) {
+    const parsed = parsePeftTensorName(name);
+    if (!parsed || !grant.targets.some((target) => parsed.module.endsWith(`.${target}`))) {
+      refuse(`${name} is no factor of a granted matrix`);
+      continue;
+    }
+    const other = tensors.get(peftTensorName(parsed.module, parsed.factor === 'A' ? 'B' : 'A'));
+    const [own, theirs] = parsed.factor === 'A' ? [shape[0], other?.shape[1]] : [shape[1], other?.shape[0]];
+    if (shape.length !== 2 || own !== theirs) refuse(`${name} is ${shapeText(shape)}, unlike its other factor`);
     if (dtype !== 'F32') refuse(`${name} is ${dtype} instead of F32`);
   }
 }

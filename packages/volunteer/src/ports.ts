@@ -90,6 +90,8 @@ export interface TrainingJob {
   readonly training: TrainingSettings;
   /** Start weights as served: safetensors with PEFT names. */
   readonly start: Uint8Array;
+  /** A frozen adapter to train beside, at scale 1: safetensors with PEFT names; null where there is none. */
+  readonly side: Uint8Array | null;
   /** JSONL text of the rows to train on. */
   readonly rows: string;
 }

@@ -3,10 +3,10 @@
 import type { Lease, Manifest, Progress, Receipt, RoundView } from '@weft/protocol';
 import type { Condition } from './clock.ts';
 import { SessionError } from './errors.ts';
-import { checkStart, checkUpdate } from './factors.ts';
+import { checkSide, checkStart, checkUpdate } from './factors.ts';
 import type { RunFiles } from './files.ts';
 import type { Line } from './line.ts';
-import type { Clock, ModelFiles, StepReport, Trainer, TrainingResult } from './ports.ts';
+import type { Clock, ModelFiles, StepReport, Trainer, TrainingJob, TrainingResult } from './ports.ts';
 import type { SessionState, StateHolder } from './state.ts';
 import { sendUpload } from './upload.ts';
 import { leasedSentence } from './words.ts';
@@ -42,9 +42,11 @@ export async function playRound(context: RoundContext): Promise<Receipt> {
   holder.update({ progress: emptyProgress(lease), download: null, upload: null });
   const start = await fetchStart(context);
   checkStart(start, lease.grant);
+  const side = await fetchSide(context);
+  if (side) checkSide(side, lease.grant);
   const rows = await fetchRows(context);
   await waitForOpening(context);
-  const result = await train(context, start, rows);
+  const result = await train(context, { start, side, rows });
   checkUpdate(result.update, start);
   return deliver(context, result);
 }
@@ -76,6 +78,15 @@ async function fetchStart(context: RoundContext): Promise<Uint8Array> {
   const show = (bytes: number) => holder.update({ download: { what: 'start weights', bytes, total } });
   enter(context, 'downloading', { download: { what: 'start weights', bytes: 0, total } });
   return files.blob(lease.start, manifest.pieceBytes, { signal, whenRunning, onBytes: show });
+}
+
+async function fetchSide(context: RoundContext): Promise<Uint8Array | null> {
+  const { files, lease, manifest, holder, signal, whenRunning } = context;
+  if (lease.side === null) return null;
+  const total = lease.side.bytes;
+  const show = (bytes: number) => holder.update({ download: { what: 'weights to train beside', bytes, total } });
+  show(0);
+  return files.blob(lease.side, manifest.pieceBytes, { signal, whenRunning, onBytes: show });
 }
 
 async function fetchRows(context: RoundContext): Promise<string> {
@@ -111,7 +122,10 @@ async function waitForOpening(context: RoundContext): Promise<void> {
   }, signal);
 }
 
-async function train(context: RoundContext, start: Uint8Array, rows: string): Promise<TrainingResult> {
+async function train(
+  context: RoundContext,
+  inputs: Pick<TrainingJob, 'start' | 'side' | 'rows'>,
+): Promise<TrainingResult> {
   const { trainer, model, lease, holder, clock, signal, whenRunning } = context;
   const diverged = new AbortController();
   const startedAt = clock.now();
@@ -152,7 +166,7 @@ async function train(context: RoundContext, start: Uint8Array, rows: string): Pr
   const onCompile = (done: number, total: number) =>
     holder.update({ compiling: done < total ? { done, total } : null });
   const both = AbortSignal.any([signal, diverged.signal]);
-  const job = { grant: lease.grant, training: lease.training, start, rows };
+  const job = { grant: lease.grant, training: lease.training, ...inputs };
   try {
     // Not raced against the signal: the trainer must have let go of the GPU before anything else begins.
     return await trainer.train(model, job, { signal: both, whenRunning, finishEarly, onCompile, onStep });

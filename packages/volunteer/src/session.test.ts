@@ -1,5 +1,5 @@
 // A volunteer's session against the in-memory coordinator: rounds as they should go, and what the owner may do.
-import { readSafetensors } from '@weft/formats';
+import { readSafetensors, writeSafetensors } from '@weft/formats';
 import { describe, expect, it } from 'vitest';
 import { statusLine, totalsLine } from './state.ts';
 import { type Bench, makeBench, NO_LIMITS } from './testing/bench.ts';
@@ -81,6 +81,34 @@ describe('rounds', () => {
     expect(session.state.stage).toBe('finished');
     expect(session.state.outcome).toBe('Committed 2 rounds.');
     expect(session.state.lease).toBeNull();
+  });
+
+  it('trains beside the frozen adapter its lease comes with', async () => {
+    const bench = await makeBench({ settings: { rounds: 1 } });
+    bench.coordinator.side = factors(3, 7);
+    const told = new Set<string>();
+    bench.session.subscribe(({ download }) => download && told.add(download.what));
+    void bench.session.start();
+    await eventually(() => bench.session.state.totals.rounds === 1, 'the round is delivered');
+    expect(bench.trainer.jobs[0]?.side).toEqual(factors(3, 7));
+    // What is sent is what was trained, at its rank, and nothing of what stood beside it.
+    expect(loraA(bench.coordinator.uploads[0] ?? new Uint8Array())?.shape).toEqual([8, 6]);
+    expect([...told]).toContain('weights to train beside');
+    await bench.session.close();
+  });
+
+  it('does not train beside what is no adapter of its run', async () => {
+    const bench = await makeBench();
+    bench.coordinator.side = writeSafetensors([
+      {
+        name: 'base_model.model.model.layers.0.mlp.up_proj.lora_A.weight',
+        dtype: 'F32',
+        shape: [1, 6],
+        data: new Float32Array(6),
+      },
+    ]);
+    await expect(bench.session.start()).rejects.toMatchObject({ code: 'start-rank' });
+    expect(bench.trainer.jobs).toEqual([]);
   });
 
   it('tells what it sends: the announcement matches the bytes', async () => {

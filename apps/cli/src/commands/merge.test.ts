@@ -284,7 +284,7 @@ describe('weft merge', () => {
     const args = ['--strategy', 'flexlora', '--rank', '4', '--out', at('unused-out'), '--global', at('unused')];
     const { exitCode, err } = await merge(...args, at('unused'));
     expect(exitCode).toBe(0);
-    expect(err).toMatch(/--global and @START_DIR are checked, but change nothing/);
+    expect(err).toMatch(/flexlora does without --global: checked, but without effect/);
   });
 
   it('takes two folders of one model for one, says so, and names the model in the result', async () => {
@@ -319,7 +319,7 @@ describe('wrong use', () => {
     [
       'an unknown strategy',
       () => [...options('median'), at('p')],
-      /no strategy median; choose flexlora-carry, flexlora, raflora, zero-pad, hetlora, fedit/,
+      /no strategy median; choose flexlora-carry, flexlora-frozen-tail, flexlora, flora, raflora, zero-pad, hetlora, fedit/,
     ],
     ['a rank of 0', () => [...options('flexlora', '0'), at('p')], /--rank must be at least 1/],
     ['half a rank', () => [...options('flexlora', '1.5'), at('p')], /--rank takes a whole number/],

@@ -177,14 +177,17 @@ function requireStrategy(name: string): Strategy {
 
 /** A strategy that merges changes needs the state and every start; for the others they make no difference, which is said. */
 function requireStarts(
-  { name, needsStart }: Strategy,
+  { name, needsStart, mergesChanges }: Strategy,
   { global }: MergeOptions,
   adapters: readonly WeightedAdapter[],
   io: Io,
 ): void {
   if (!needsStart) {
-    if (global !== undefined || adapters.some(({ start }) => start !== null))
-      io.note(`${name} merges the adapters as they are: --global and @START_DIR are checked, but change nothing.`);
+    const unused = [
+      ...(global !== undefined && !mergesChanges ? ['--global'] : []),
+      ...(adapters.some(({ start }) => start !== null) ? ['@START_DIR'] : []),
+    ];
+    if (unused.length > 0) io.note(`${name} does without ${unused.join(' and ')}: checked, but without effect.`);
     return;
   }
   const bare = adapters.filter(({ start }) => start === null).map(({ path }) => path);

@@ -10,7 +10,12 @@ export interface UploadFiles {
   readonly grant: Grant;
 }
 
+/** What a client trains from; what it holds frozen beside that; or the state itself, for an export or an evaluation. */
+export type ReadOutPart = 'start' | 'side' | 'state';
+
 export interface ReadOutJob {
+  readonly part: ReadOutPart;
+  readonly strategy: StrategyName;
   /** Committed state to read out of; null for version 0. */
   readonly global: string | null;
   readonly matrices: readonly Matrix[];
@@ -45,7 +50,7 @@ export interface Change {
 }
 
 export interface Merger {
-  /** Start weights: safetensors with PEFT names, float32. */
+  /** Safetensors with PEFT names, float32; no tensors where a side adapter has no direction. */
   readOut(job: ReadOutJob): Promise<Uint8Array>;
   /** What each upload changed of its start. */
   changes(uploads: readonly UploadFiles[], matrices: readonly Matrix[]): Promise<Change[]>;

@@ -1,7 +1,7 @@
 // Entry of a merge process: one job at a time, files in, a file out. All mathematics is flexlora's.
 import { writeFileSync } from 'node:fs';
 import { basename } from 'node:path';
-import { type Factors, normOfSum, readOutState, strategyByName } from '@weft/flexlora';
+import { type Factors, normOfSum, readOutSide, readOutStart, strategyByName } from '@weft/flexlora';
 import {
   alphaOf,
   type LoraFactors,
@@ -60,19 +60,25 @@ function readFactors(file: TensorFile | null | undefined, grant: Grant, matrix: 
   };
 }
 
-/** Writes start weights: every matrix of the state at its granted rank. */
-export function readOut({ global, matrices, grant, seed, output }: ReadOutTask): void {
-  const factors = withFiles([global], ([state = null]) =>
-    matrices.map<LoraFactors>((matrix) => {
-      const { module } = matrix;
+/** Writes start weights, every matrix of the state at its granted rank, or what the strategy puts beside them. */
+export function readOut({ part, strategy, global, matrices, grant, seed, output }: ReadOutTask): void {
+  const { side } = strategyByName(strategy);
+  const factors = withFiles([global], ([file = null]) =>
+    matrices.flatMap<LoraFactors>((matrix) => {
+      const { module, out, in: columns } = matrix;
+      const state = readState(file, matrix);
       const rank = rankOf(grant, module);
+      if (part === 'side') {
+        const beside = readOutSide(side, state, rank);
+        return beside ? [{ ...beside, module, alpha: beside.rank }] : [];
+      }
       const alpha = alphaOf(grant, module);
-      const { a, b, scale } = readOutState(readState(state, matrix), {
+      const { a, b, scale } = readOutStart(part === 'start' ? side : 'none', state, {
         rank,
         scale: scaleOf(alpha, rank),
         seed: `${seed}/${module}`,
       });
-      return { module, out: matrix.out, in: matrix.in, rank, alpha, scale, a, b };
+      return [{ module, out, in: columns, rank, alpha, scale, a, b }];
     }),
   );
   writeFileSync(output, writeFactors(factors));

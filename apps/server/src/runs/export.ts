@@ -1,7 +1,9 @@
 // A committed version on its way out: as an export for the operator, as a job for an evaluator.
+import { strategyByName } from '@weft/flexlora';
 import { type EvaluationJob, ProtocolError, type RoundRecord, type RunView } from '@weft/protocol';
 import type { AdapterSource } from '../http/adapter.ts';
 import type { Archive } from './archive.ts';
+import { stateRankOf } from './grants.ts';
 import type { LeaseMaker } from './lease-maker.ts';
 import type { RunContext } from './run-context.ts';
 
@@ -34,19 +36,23 @@ export async function exportSource(
     );
   }
   const grant = leases.grantOf(rank);
-  const start = await leases.start(version, grant);
-  return { run, version, matrices, grant, factors: blobs.read(start.sha256), records };
+  const state = await leases.state(version, grant);
+  return { run, version, matrices, grant, factors: blobs.read(state.sha256), records };
 }
 
-/** A version to measure, at the run's largest rank; version 0 is the base model alone. */
+/**
+ * A version to measure: at the run's largest rank, or whole where clients have it whole, beside what they train. Version 0
+ * is the base model alone.
+ */
 export async function evaluationJob(
   { definition }: RunContext,
   leases: LeaseMaker,
   { jobId, version }: { readonly jobId: string; readonly version: number },
 ): Promise<EvaluationJob> {
   const { settings, identity, runId } = definition;
-  const grant = leases.grantOf(settings.ranks.at(-1) ?? 1);
-  const adapter = version === 0 ? null : await leases.start(version, grant);
+  const whole = strategyByName(settings.strategy).side !== 'none';
+  const grant = leases.grantOf(whole ? stateRankOf(settings) : (settings.ranks.at(-1) ?? 1));
+  const adapter = version === 0 ? null : await leases.state(version, grant);
   const { sequenceLength, baseDtype } = identity;
   return { jobId, runId, version, adapter, grant, tasks: settings.tasks, sequenceLength, baseDtype };
 }

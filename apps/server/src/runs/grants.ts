@@ -29,6 +29,12 @@ export function makeGrant(
   };
 }
 
+/** The state is kept at this many times the largest rank a client may have. */
+const STATE_RANK_FACTOR = 4;
+
+/** Rank that the state of every matrix is kept at, where the matrix has it. */
+export const stateRankOf = ({ ranks }: Pick<RunSettings, 'ranks'>): number => STATE_RANK_FACTOR * Math.max(...ranks);
+
 /** s = α/r of one matrix. */
 export const scaleOf = (grant: Grant, module: string): number => alphaOf(grant, module) / rankOf(grant, module);
 

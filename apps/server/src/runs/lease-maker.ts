@@ -1,8 +1,9 @@
 // Turns a granted place into the lease a client receives: its grant, its training settings, and start weights read out of
 // the version the round starts from. Everything follows from the run and the place, so a restart makes the same lease.
-import { strategyByName } from '@weft/flexlora';
+import { type Side, strategyByName } from '@weft/flexlora';
 import type { BlobReference, Grant, Lease } from '@weft/protocol';
 import type { LeaseEntry } from '../coordinator/types.ts';
+import type { ReadOutPart } from '../merge/merger.ts';
 import { grantKey, makeGrant } from './grants.ts';
 import type { RunContext } from './run-context.ts';
 
@@ -16,6 +17,10 @@ export class LeaseMaker {
   constructor(context: RunContext, globalOf: (version: number) => BlobReference | null) {
     this.#context = context;
     this.#globalOf = globalOf;
+  }
+
+  get #side(): Side {
+    return strategyByName(this.#context.definition.settings.strategy).side;
   }
 
   grantOf(rank: number): Grant {
@@ -33,6 +38,7 @@ export class LeaseMaker {
       round,
       startVersion: version,
       start: await this.start(version, grant),
+      side: await this.side(version, grant),
       grant,
       training: {
         steps: settings.localSteps,
@@ -55,28 +61,48 @@ export class LeaseMaker {
 
   /** Start weights of a version at a grant: made on the first request, kept for good. */
   start(version: number, grant: Grant): Promise<BlobReference> {
-    const key = grantKey(grant);
+    return this.#kept('start', version, grant);
+  }
+
+  /** What the strategy puts frozen beside them; null where there is nothing. Made and kept alike. */
+  side(version: number, grant: Grant): Promise<BlobReference | null> {
+    return this.#side === 'none' || version === 0 ? Promise.resolve(null) : this.#kept('side', version, grant);
+  }
+
+  /** What an export or an evaluation reads out of a version: the state, even where clients train from fresh factors. */
+  state(version: number, grant: Grant): Promise<BlobReference> {
+    return this.#side === 'whole' ? this.#kept('state', version, grant) : this.start(version, grant);
+  }
+
+  #kept(part: ReadOutPart, version: number, grant: Grant): Promise<BlobReference> {
+    const key = part === 'start' ? grantKey(grant) : `${grantKey(grant)}.${part}`;
     const { store, blobs } = this.#context;
     const kept = store.readStart(version, key);
     if (kept && blobs.has(kept.sha256)) return Promise.resolve(kept);
     const name = `${version}/${key}`;
-    const making = this.#making.get(name) ?? this.#make(version, grant, key).finally(() => this.#making.delete(name));
+    const making =
+      this.#making.get(name) ?? this.#make(part, version, grant, key).finally(() => this.#making.delete(name));
     this.#making.set(name, making);
     return making;
   }
 
-  async #make(version: number, grant: Grant, key: string): Promise<BlobReference> {
+  async #make(part: ReadOutPart, version: number, grant: Grant, key: string): Promise<BlobReference> {
     const { definition, store, blobs, globals, matrices, merger } = this.#context;
+    const { strategy, seed } = definition.settings;
     const global = this.#globalOf(version);
     if (version > 0 && !global) throw new RangeError(`Run ${definition.runId} has no version ${version}.`);
+    // Factors that start anew are drawn anew every round.
+    const isFresh = part === 'start' && this.#side === 'whole';
     const bytes = await merger.readOut({
+      part,
+      strategy,
       global: global ? globals.path(global.sha256) : null,
       matrices,
       grant,
-      seed: definition.settings.seed,
+      seed: isFresh ? `${seed}/${version}` : seed,
     });
-    const start = await blobs.put(bytes);
-    store.writeStart(version, key, start);
-    return start;
+    const made = await blobs.put(bytes);
+    store.writeStart(version, key, made);
+    return made;
   }
 }

@@ -6,11 +6,8 @@ import { minimumFor, plural } from '../coordinator/derive.ts';
 import type { MachineState, Quarantine } from '../coordinator/types.ts';
 import { quarantine } from '../merge/quarantine.ts';
 import type { RoundFile, UploadRecord } from '../store/run-store.ts';
-import { grantKey } from './grants.ts';
+import { grantKey, stateRankOf } from './grants.ts';
 import type { RunContext } from './run-context.ts';
-
-/** The state is kept at this many times the largest rank a client may have. */
-const STATE_RANK_FACTOR = 4;
 
 export type MergeOutcome =
   | { readonly ok: true; readonly file: RoundFile; readonly quarantined: readonly Quarantine[] }
@@ -64,7 +61,7 @@ export async function mergeRound(
     global: global ? globals.path(global) : null,
     matrices,
     uploads: accepted.map((record, i) => ({ ...filesOf(context, record), weight: weights[i] ?? 0 })),
-    stateRank: STATE_RANK_FACTOR * Math.max(...settings.ranks),
+    stateRank: stateRankOf(settings),
   });
   const blob = await globals.put(next);
   const weightOf = (record: UploadRecord) => weights[accepted.indexOf(record)] ?? 0;

@@ -1,8 +1,10 @@
 // What people are told of a run, derived from its state: views, reasons, the closing sentence. Pure.
+import { sideRank, strategyByName } from '@weft/flexlora';
 import type { Manifest, RoundRecord, RoundView, RunView } from '@weft/protocol';
 import { countLeases, hasDelivered, minimumFor, plural } from '../coordinator/derive.ts';
 import type { MachineState } from '../coordinator/types.ts';
 import type { RunDefinition } from '../store/run-store.ts';
+import { stateRankOf } from './grants.ts';
 
 export type LossByTask = Readonly<Record<string, number>>;
 
@@ -107,6 +109,7 @@ export function runView(
   model: Manifest['model'],
   outcome: string | null,
 ): RunView {
+  const { side } = strategyByName(definition.settings.strategy);
   return {
     runId: definition.runId,
     state: state.run,
@@ -115,6 +118,7 @@ export function runView(
     manifestHash: definition.manifestHash,
     runHash: definition.runHash,
     identity: definition.identity,
+    sideRanks: definition.settings.ranks.map((rank) => sideRank(side, stateRankOf(definition.settings), rank)),
     version: state.version,
     roundsCommitted: state.version,
     outcome,

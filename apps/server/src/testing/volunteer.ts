@@ -37,7 +37,16 @@ export type Factors = ReadonlyMap<string, LoraFactors>;
 export const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
 
 /** Factors of a blob at a grant. */
-export function readFactors(bytes: Uint8Array, grant: Lease['grant']): Factors {
+export const readFactors = (bytes: Uint8Array, grant: Lease['grant']): Factors =>
+  readPairs(bytes, (module) => ({ rank: rankOf(grant, module), alpha: alphaOf(grant, module) }));
+
+/** Factors of any rank, at scale 1. */
+const readSide = (bytes: Uint8Array): Factors => readPairs(bytes, (_module, rank) => ({ rank, alpha: rank }));
+
+function readPairs(
+  bytes: Uint8Array,
+  grantOf: (module: string, rank: number) => { rank: number; alpha: number },
+): Factors {
   const { tensors } = readSafetensors(bytes);
   const factors = new Map<string, LoraFactors>();
   for (const [name, tensor] of tensors) {
@@ -46,9 +55,8 @@ export function readFactors(bytes: Uint8Array, grant: Lease['grant']): Factors {
     const { module } = parsed;
     const other = tensors.get(name.replace('lora_A', 'lora_B'));
     if (!other) throw new Error(`${module} has no B`);
-    const rank = rankOf(grant, module);
-    const alpha = alphaOf(grant, module);
-    const [, columns = 0] = tensor.shape;
+    const [stored = 0, columns = 0] = tensor.shape;
+    const { rank, alpha } = grantOf(module, stored);
     const [out = 0] = other.shape;
     factors.set(module, {
       module,
@@ -178,10 +186,19 @@ export class TestVolunteer {
     });
   }
 
-  async start(lease: Lease): Promise<Uint8Array> {
-    const reply = await fetch(`${this.#url}${ROUTES.blob(lease.start.sha256)}`);
+  start(lease: Lease): Promise<Uint8Array> {
+    return this.#blob(lease.start.sha256);
+  }
+
+  /** What stands frozen beside the start; nothing where the lease has none. */
+  async side(lease: Lease): Promise<Factors> {
+    return lease.side ? readSide(await this.#blob(lease.side.sha256)) : new Map();
+  }
+
+  async #blob(hash: string): Promise<Uint8Array> {
+    const reply = await fetch(`${this.#url}${ROUTES.blob(hash)}`);
     const bytes = new Uint8Array(await reply.arrayBuffer());
-    if (sha256(bytes) !== lease.start.sha256) throw new Error('the start weights are not what the lease says');
+    if (sha256(bytes) !== hash) throw new Error('the weights are not what the lease says');
     return bytes;
   }
 
@@ -226,7 +243,7 @@ export class TestVolunteer {
     const update = options.frozenA ? withA(moved, start) : moved;
     const bytes = writeFactors(update.values());
     const receipt = await this.send(lease, bytes, { targetTokens: options.tokens ?? 100 });
-    return { lease, start, startBytes, update, bytes, receipt };
+    return { lease, start, startBytes, side: await this.side(lease), update, bytes, receipt };
   }
 
   close(): void {

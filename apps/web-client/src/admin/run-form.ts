@@ -57,7 +57,12 @@ export const SECTIONS: readonly Section[] = [
         input: 'choice',
         choices: [
           ['flexlora-carry', 'flexlora-carry: adds the mean change to the global update'],
+          [
+            'flexlora-frozen-tail',
+            'flexlora-frozen-tail: the same, and every device has the whole update while it trains',
+          ],
           ['flexlora', 'flexlora: replaces it by the mean product, as in the paper'],
+          ['flora', 'flora: stacks all updates; devices start afresh beside them'],
           ['raflora', 'raflora: as flexlora, each rank averaged over those who have it'],
           ['zero-pad', 'zero-pad: mean of factors, short ones padded with zeros'],
           ['hetlora', 'hetlora: as zero-pad, large updates count more'],
@@ -134,7 +139,7 @@ export const SECTIONS: readonly Section[] = [
         key: 'serverMomentum',
         label: 'Server momentum',
         input: 'number',
-        hint: 'Share of the last step that the next one keeps; with flexlora-carry. 0 turns it off.',
+        hint: 'Share of the last step that the next one keeps; where changes are merged. 0 turns it off.',
       },
       { key: 'seed', label: 'Seed', input: 'text' },
       {

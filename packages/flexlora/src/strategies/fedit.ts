@@ -13,6 +13,7 @@ export const fedit: Strategy<Factors> = {
   mergesChanges: false,
   mixedRanks: false,
   trains: 'both',
+  side: 'none',
   mergeMatrix(merge) {
     checkMerge(fedit, merge);
     const [factors, weights] = endsOf(merge);

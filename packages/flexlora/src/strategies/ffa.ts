@@ -14,6 +14,7 @@ export const ffa: Strategy<Factors> = {
   mergesChanges: false,
   mixedRanks: true,
   trains: 'B',
+  side: 'none',
   mergeMatrix(merge) {
     checkMerge(ffa, merge);
     const { updates, name = 'the matrix' } = merge;

@@ -13,6 +13,7 @@ export const flexlora: Strategy<LowRank> = {
   mergesChanges: false,
   mixedRanks: true,
   trains: 'both',
+  side: 'none',
   mergeMatrix(merge) {
     checkMerge(flexlora, merge);
     const { updates, maxRank, name = 'the matrix' } = merge;

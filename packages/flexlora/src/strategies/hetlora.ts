@@ -14,6 +14,7 @@ export const hetlora: Strategy<Factors> = {
   mergesChanges: false,
   mixedRanks: true,
   trains: 'both',
+  side: 'none',
   mergeMatrix(merge) {
     checkMerge(hetlora, merge);
     const [factors, weights] = endsOf(merge);

@@ -4,15 +4,27 @@ import { fedit } from './fedit.ts';
 import { ffa } from './ffa.ts';
 import { flexlora } from './flexlora.ts';
 import { flexloraCarry } from './flexlora-carry.ts';
+import { flexloraFrozenTail } from './flexlora-frozen-tail.ts';
+import { flora } from './flora.ts';
 import { hetlora } from './hetlora.ts';
 import { raflora } from './raflora.ts';
 import type { Strategy } from './strategy.ts';
 import { zeroPad } from './zero-pad.ts';
 
 export type { MatrixMerge, MergedMatrix, Momentum, Strategy } from './strategy.ts';
-export { fedit, ffa, flexlora, flexloraCarry, hetlora, raflora, zeroPad };
+export { fedit, ffa, flexlora, flexloraCarry, flexloraFrozenTail, flora, hetlora, raflora, zeroPad };
 
-const STRATEGIES: readonly Strategy[] = [flexloraCarry, flexlora, raflora, zeroPad, hetlora, fedit, ffa];
+const STRATEGIES: readonly Strategy[] = [
+  flexloraCarry,
+  flexloraFrozenTail,
+  flexlora,
+  flora,
+  raflora,
+  zeroPad,
+  hetlora,
+  fedit,
+  ffa,
+];
 
 export const STRATEGY_NAMES: readonly string[] = STRATEGIES.map(({ name }) => name);
 

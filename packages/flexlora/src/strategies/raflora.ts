@@ -25,6 +25,7 @@ export const raflora: Strategy<LowRank> = {
   mergesChanges: false,
   mixedRanks: true,
   trains: 'both',
+  side: 'none',
   mergeMatrix(merge) {
     checkMerge(raflora, merge);
     const { updates, maxRank, name = 'the matrix' } = merge;

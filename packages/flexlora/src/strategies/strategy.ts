@@ -2,7 +2,7 @@
 // one touches its file and the list in index.ts.
 import { MergeError } from '../errors.ts';
 import type { MatrixReport, MatrixUpdate } from '../spectrum.ts';
-import { checkUpdate, type LowRank, type Shape, type State } from '../types.ts';
+import { checkUpdate, type LowRank, type Shape, type Side, type State } from '../types.ts';
 
 /** The server's momentum on changes (FedAvgM; Hsu et al., 2019, arXiv 1909.06335): V ← β·V + Δ and M ← M + V. */
 export interface Momentum {
@@ -44,6 +44,8 @@ export interface Strategy<Next extends State = State> {
   readonly mixedRanks: boolean;
   /** What clients train: with B alone, A must come back as it was served. */
   readonly trains: 'both' | 'B';
+  /** What clients hold frozen beside it: see {@link Side}. */
+  readonly side: Side;
   /** Throws MergeError naming the matrix and the update at fault. */
   mergeMatrix(merge: MatrixMerge): MergedMatrix<Next>;
 }
@@ -81,7 +83,7 @@ export function checkMerge(
     if (!strategy.mergesChanges) {
       throw new MergeError(
         'strategy',
-        `Server momentum works on changes, and ${strategy.name} does not merge changes; choose flexlora-carry or no momentum.`,
+        `Server momentum works on changes, and ${strategy.name} does not merge changes; choose flexlora-carry, flexlora-frozen-tail or flora, or no momentum.`,
       );
     }
     if (velocity) checkUpdate(velocity, shape, `the momentum of ${name}`);

@@ -13,6 +13,7 @@ export const zeroPad: Strategy<Factors> = {
   mergesChanges: false,
   mixedRanks: true,
   trains: 'both',
+  side: 'none',
   mergeMatrix(merge) {
     checkMerge(zeroPad, merge);
     return mergedFactors(merge, averageFactors(...endsOf(merge)));

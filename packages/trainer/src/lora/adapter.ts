@@ -7,9 +7,11 @@ import {
   type ModelConfig,
   PROJECTIONS,
   type Projection,
+  parsePeftTensorName,
   type RankSpec,
   rankOf,
   readFactors,
+  readSafetensors,
   scaleOf,
 } from '@weft/formats';
 import { TrainerError } from '../errors.ts';
@@ -91,6 +93,28 @@ export function adapterFromBlob(config: ModelConfig, spec: AdapterSpec, blob: Ui
       );
   }
   return adapter;
+}
+
+/**
+ * Reads a frozen side adapter (PEFT names, any rank by matrix): its products are added at scale 1. Empty where the blob holds
+ * no factor. Throws TrainerError 'adapter-model' or FormatError.
+ */
+export function sideFromBlob(config: ModelConfig, blob: Uint8Array): LoraFactors[] {
+  const file = 'the side adapter';
+  const ranks = new Map<string, number>();
+  for (const [name, { shape }] of readSafetensors(blob, file).tensors) {
+    const parsed = parsePeftTensorName(name);
+    if (parsed?.factor === 'A') ranks.set(parsed.module.replaceAll('.', '\\.'), shape[0] ?? 0);
+  }
+  if (ranks.size === 0) return [];
+  const pattern = Object.fromEntries(ranks);
+  const matrices = readFactors(
+    blob,
+    { rank: 1, alpha: 1, rankPattern: pattern, alphaPattern: pattern, rslora: false },
+    file,
+  );
+  checkAdapter(config, { baseModel: '', rslora: false, matrices });
+  return [...matrices.values()];
 }
 
 /** Throws TrainerError 'adapter-model' naming the first matrix that the model does not have in this shape. */

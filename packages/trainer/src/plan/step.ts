@@ -124,7 +124,7 @@ export class StepGraph {
       arena.write(arena.get(layout.tensors.sin), sin);
       const ring = new ReadbackRing(gpu, 4 * REPORT_ELEMENTS, READBACK_DEPTH);
       const graph = new StepGraph(model, layout, matrices, { arena, plans, ring });
-      for (const [i, side] of (options.sides ?? []).entries()) graph.#loadSide(i, side);
+      for (const [i, side] of (options.sides ?? []).entries()) graph.loadSide(i, side);
       return graph;
     } catch (error) {
       for (const plan of plans) plan.destroy();
@@ -143,7 +143,8 @@ export class StepGraph {
     for (const [ref, content] of contents) this.#arena.write(this.#arena.get(ref), content);
   }
 
-  #loadSide(index: number, side: readonly (AdaptedMatrix | LoraFactors)[]): void {
+  /** Puts a frozen side adapter's factors in place. Throws TrainerError 'rank-mismatch', 'bad-settings'. */
+  loadSide(index: number, side: readonly (AdaptedMatrix | LoraFactors)[]): void {
     const factors = new Map<string, LoraFactors>();
     for (const matrix of side) {
       if (!('a' in matrix))

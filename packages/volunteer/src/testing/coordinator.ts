@@ -3,6 +3,7 @@
 import { sha256Hex, sha256HexOfText, writeSafetensors } from '@weft/formats';
 import {
   type Ack,
+  type BlobReference,
   canonicalJson,
   type EvaluationJob,
   type Grant,
@@ -93,6 +94,8 @@ export class Coordinator {
   protocolVersion: number = PROTOCOL_VERSION;
   /** Serves start weights of this rank whatever was granted; null: as granted. */
   startRank: number | null = null;
+  /** What leases come with to train beside. */
+  side: Uint8Array | null = null;
   #leases: LeaseRecord[] = [];
   #wish: Join | null = null;
   #partial = new Map<string, { begin: UploadBegin; bytes: Uint8Array; offset: number }>();
@@ -186,6 +189,7 @@ export class Coordinator {
       manifestHash,
       runHash: await sha256HexOfText(canonicalJson(identity)),
       identity,
+      sideRanks: settings.ranks.map(() => 0),
       version: 0,
       roundsCommitted: 0,
       outcome: null,
@@ -374,12 +378,16 @@ export class Coordinator {
     return { status: 'waiting', reason: 'You wait.', retryAfterMs: 10_000, round: this.round };
   }
 
+  async #serve(bytes: Uint8Array): Promise<BlobReference> {
+    const sha256 = await sha256Hex(bytes);
+    this.blobs.set(sha256, bytes);
+    return { sha256, bytes: bytes.length };
+  }
+
   async #makeLease(join: Join): Promise<Lease> {
     const { rank } = join.proposal;
     const { settings } = this.run;
-    const start = factors(this.startRank ?? rank, this.run.version);
-    const sha256 = await sha256Hex(start);
-    this.blobs.set(sha256, start);
+    const start = await this.#serve(factors(this.startRank ?? rank, this.run.version));
     const grant: Grant = { rank, alpha: 2 * rank, rankPattern: {}, alphaPattern: {}, targets: ['q_proj'] };
     const lease: Lease = {
       leaseId: `lease-${++this.#counter}`,
@@ -387,7 +395,8 @@ export class Coordinator {
       runHash: this.run.runHash,
       round: this.round.round,
       startVersion: this.run.version,
-      start: { sha256, bytes: start.length },
+      start,
+      side: this.side === null ? null : await this.#serve(this.side),
       grant,
       training: {
         steps: settings.localSteps,
