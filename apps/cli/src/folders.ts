@@ -79,6 +79,15 @@ export interface OpenedModel extends BaseModel {
  * and {@link loadModel} throw.
  */
 export async function readModelFolder(spec: string, io: Io): Promise<OpenedModel> {
+  const { files, name } = await openModelFiles(spec, io);
+  return { ...(await loadModel(files)), name };
+}
+
+/** The files of such a model, by name. Throws CommandError 'no-such-folder', or what {@link resolveModel} throws. */
+export async function openModelFiles(
+  spec: string,
+  io: Io,
+): Promise<{ files: ReadonlyMap<string, ByteSource>; name: string }> {
   const { folder, name } = await resolveModel(spec, io);
   await requireFolder(folder, `a model (${MODEL_FILES.join(', ')})`);
   const files = new Map<string, ByteSource>();
@@ -88,7 +97,7 @@ export async function readModelFolder(spec: string, io: Io): Promise<OpenedModel
     if (/\.(json|safetensors|jinja)$/.test(entry) && (await stat(path)).isFile())
       files.set(entry, await fileSource(path));
   }
-  return { ...(await loadModel(files)), name };
+  return { files, name };
 }
 
 /** Reads a PEFT adapter folder. Throws CommandError 'no-such-folder', FormatError 'adapter-missing' or another. */

@@ -12,6 +12,7 @@ import { registerMerge } from './commands/merge.ts';
 import { registerPreview } from './commands/preview.ts';
 import { registerPull } from './commands/pull.ts';
 import { registerServe } from './commands/serve.ts';
+import { registerSimulate } from './commands/simulate.ts';
 import { registerTrain } from './commands/train.ts';
 import { createProgram, type Register, run } from './program.ts';
 
@@ -20,6 +21,7 @@ const registers: Register[] = [
   registerServe,
   registerJoin,
   registerFleet,
+  registerSimulate,
   registerMerge,
   registerPull,
   registerInit,

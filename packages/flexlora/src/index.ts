@@ -11,6 +11,7 @@ export {
   type ServedFactors,
   sideRank,
 } from './read-out.ts';
+export { carried, fixedPoint, type Reach, replaced } from './shrinkage.ts';
 export { type MatrixReport, type MatrixUpdate, normOfSum } from './spectrum.ts';
 export type { Term } from './stack.ts';
 export * from './strategies/index.ts';

@@ -1,7 +1,7 @@
 // What a merge did, as a document and as a page that stands alone: energy by rank, what each rank loses, how far the
 // adapters agree, and every matrix in a table.
 import type { MatrixReport } from '@weft/flexlora';
-import { escaped, lineChart } from './line-chart.ts';
+import { escaped, lineChart } from '../../charts/line-chart.ts';
 
 export interface MergedModule extends MatrixReport {
   readonly module: string;
