@@ -19,6 +19,7 @@ export const CLIENTS = [
   { name: 'di', rank: 16, task: 'containers' },
 ] as const;
 
+/** Why gradients are clipped this hard: packages/flexlora/reference/README.md. */
 export const TRAINING = {
   ranks: [2, 4, 8, 16],
   rounds: 3,
@@ -48,7 +49,10 @@ export const settingsOf = (strategy: StrategyName): RunSettingsInput => ({
   evaluate: false,
 });
 
-/** One line of settings and clients, then one a step: the rows that it learns from. */
+/**
+ * One line of settings and clients, then one a step: the rows that it learns from, in the order in which the trainer takes
+ * them. No client comes to a second pass over its task.
+ */
 export async function inputLines(): Promise<string> {
   const files = await Promise.all(
     MODEL_FILES.map(async (name) => [name, await readFile(`${MODEL_DIR}/${name}`)] as const),

@@ -96,7 +96,7 @@ const norm = (values: Float64Array): number => Math.hypot(...values);
 const distance = (ours: ArrayLike<number>, theirs: Float64Array): number =>
   norm(theirs.map((value, i) => value - (ours[i] ?? Number.NaN)));
 
-export interface MatrixDifference {
+interface MatrixDifference {
   readonly module: string;
   /** ‖ΔW − golden‖ / ‖golden‖, estimated from the sketches. */
   readonly delta: number;
