@@ -111,14 +111,14 @@ class Model:
         left, right = x.split(size // 2, -1)
         return x * angles.cos().to(self.dtype) + torch.cat([-right, left], -1) * angles.sin().to(self.dtype)
 
-    def logits(self, ids, adapter):
+    def logits(self, ids, adapter, frozen):
         c = self.config
         rows, length = ids.shape
         heads, shared = c["num_attention_heads"], c["num_attention_heads"] // c["num_key_value_heads"]
 
         def linear(module, x):
             scale, a, b = adapter[module]
-            return x @ self.weights[f"{module}.weight"].T + scale * (x @ a.T @ b.T)
+            return x @ (self.weights[f"{module}.weight"] + frozen[module]).T + scale * (x @ a.T @ b.T)
 
         def split(x):
             return x.view(rows, length, -1, c["head_dim"]).transpose(1, 2)
@@ -138,12 +138,13 @@ class Model:
             x = x + linear(f"{at}.mlp.down_proj", gated)
         return self.norm("model.norm", x) @ self.weights["model.embed_tokens.weight"].T
 
-    def loss(self, batch, adapter):
-        """Mean over the labelled targets of all rows, padded on the right. Returns it and their number."""
+    def loss(self, batch, adapter, frozen):
+        """Mean over the labelled targets of all rows, padded on the right. Returns it and their number. `frozen`: what is added to
+        the weight of every module."""
         longest = max(len(row["inputIds"]) for row in batch)
         ids = torch.tensor([row["inputIds"] + [0] * (longest - len(row["inputIds"])) for row in batch])
         labels = torch.tensor([row["labels"] + [IGNORED] * (longest - len(row["labels"])) for row in batch])
-        logits, targets = self.logits(ids, adapter)[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+        logits, targets = self.logits(ids, adapter, frozen)[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
         return F.cross_entropy(logits, targets, ignore_index=IGNORED), int((targets != IGNORED).sum())
 
 
@@ -174,19 +175,20 @@ def read_out(delta, rank, scale, seed):
     return torch.stack(rows), b
 
 
-def train(model, start, batches, settings):
+def train(model, start, frozen, batches, settings):
     """start: {module: (scale, A, B)}. Returns trained factors, losses and gradient norms by step, and how many targets there were."""
     adapter = {
         module: (scale, *(factor.to(model.dtype, copy=True).requires_grad_() for factor in factors))
         for module, (scale, *factors) in start.items()
     }
+    frozen = {module: delta.to(model.dtype) for module, delta in frozen.items()}
     params = [factor for _, *factors in adapter.values() for factor in factors]
     optimiser = torch.optim.AdamW(params, betas=(0.9, 0.999), eps=1e-8, weight_decay=settings["weightDecay"])
     losses, norms, counted = [], [], 0
     for step, batch in enumerate(batches, 1):
         optimiser.param_groups[0]["lr"] = rate(settings, step)
         optimiser.zero_grad()
-        loss, targets = model.loss(batch, adapter)
+        loss, targets = model.loss(batch, adapter, frozen)
         loss.backward()
         norms.append(torch.nn.utils.clip_grad_norm_(params, settings["maxGradNorm"]).item())
         optimiser.step()
@@ -236,7 +238,10 @@ def play(model, strategy, settings, clients, batches):
                 rank = min(client["rank"], *delta.shape)
                 start[module] = (scale, *read_out(delta, rank, scale, f"{settings['seed']}/{module}"))
             steps = [batches[client["name"], number, step] for step in range(1, settings["localSteps"] + 1)]
-            end, losses, norms, targets = train(model, start, steps, settings)
+            # Beside the frozen tail a client has all of the state, whatever its rank.
+            tail = strategy == "flexlora-frozen-tail"
+            frozen = {m: delta - product(start[m]) if tail else torch.zeros_like(delta) for m, delta in state.items()}
+            end, losses, norms, targets = train(model, start, frozen, steps, settings)
             starts.append(start)
             ends.append(end)
             told.append({**client, "targetTokens": targets, "losses": losses, "gradientNorms": norms})
@@ -284,7 +289,7 @@ def print_drift(rounds, others):
 
 def main():
     parser = argparse.ArgumentParser(description="Golden values of whole rounds.")
-    parser.add_argument("--strategy", required=True, choices=["flexlora", "flexlora-carry"])
+    parser.add_argument("--strategy", required=True, choices=["flexlora", "flexlora-carry", "flexlora-frozen-tail"])
     parser.add_argument("--model", type=Path, default=HERE / "../../../assets/models/stories260K")
     parser.add_argument("--inputs", type=Path, default=HERE / "fixtures/inputs.jsonl")
     parser.add_argument("--out", type=Path, default=HERE / "fixtures")
