@@ -2,7 +2,7 @@
 // factors is narrower than the matrix, the matrix is never formed: QR both stacks, decompose the small core. Beyond that
 // the sum itself is the smaller thing to keep.
 import { MergeError } from './errors.ts';
-import { type Columns, columns, dot } from './linalg/columns.ts';
+import { addScaled, type Columns, columns, dot } from './linalg/columns.ts';
 import { addProduct, transposedView, view } from './linalg/product.ts';
 import { applyQ, type Qr, qr } from './linalg/qr.ts';
 import { operatorOf, oversampling, randomisedSvd } from './linalg/randomised.ts';
@@ -28,7 +28,7 @@ export interface SumOptions {
 
 export interface Sum {
   readonly value: LowRank;
-  /** Frobenius norm of what `maxRank` cut off; of a randomised sum to 1e-8 of its norm. */
+  /** Frobenius norm of what `maxRank` cut off; of a randomised sum ‖Σ − value‖, as measured. */
   readonly discarded: number;
   /** The one that gave the result. */
   readonly route: Route;
@@ -40,6 +40,26 @@ const STACKED_SHARE = 0.8;
 const RANDOMISED_SHARE = 1 / 8;
 /** Residual of a singular vector, relative to σ₁. */
 const RANDOMISED_TOLERANCE = 1e-9;
+/** Columns of the sum whose remainder is measured at once. */
+const REMAINDER_COLUMNS = 128;
+
+/**
+ * ‖M − U·diag(σ)·Vᵀ‖, measured: ‖M‖² − Σσ² would lose whatever is below √ε·‖M‖, and what the vectors themselves err by. Some
+ * columns at a time, so that there is no second M.
+ */
+function remainder(matrix: Columns, { u, sigma, v }: Svd): number {
+  const { rows, cols } = matrix;
+  const scaled = columns(rows, u.cols);
+  for (let k = 0; k < u.cols; k += 1) addScaled(sigma[k] as number, u.data, k * rows, scaled.data, k * rows, rows);
+  let squares = 0;
+  for (let left = 0; left < cols; left += REMAINDER_COLUMNS) {
+    const width = Math.min(REMAINDER_COLUMNS, cols - left);
+    const block = columns(rows, width, matrix.data.slice(left * rows, (left + width) * rows));
+    addProduct(-1, view(scaled), transposedView(view(v, left, 0, width)), view(block));
+    squares += dot(block.data, 0, block.data, 0, block.data.length);
+  }
+  return Math.sqrt(squares);
+}
 
 /** A stack, which it may overwrite, as Q · R; null stands for Q = 1 where the stack is already no taller than wide. */
 function compress(stack: Columns): { q: Qr | null; r: Columns } {
@@ -120,12 +140,10 @@ export class UpdateSum {
       const options = { rank: this.#maxRank, tolerance: RANDOMISED_TOLERANCE, floor, seed: this.#seed };
       const found = randomisedSvd(operatorOf(dense), options);
       if (found) {
-        const whole = dot(dense.data, 0, dense.data, 0, dense.data.length);
-        const kept = dot(found.svd.sigma, 0, found.svd.sigma, 0, found.svd.sigma.length);
         const { value } = this.#truncated(found.svd);
-        // What cancels to less than rounding is nothing.
-        const rest = whole - kept;
-        const discarded = rest > whole * Number.EPSILON * inner ? Math.sqrt(rest) : 0;
+        const rest = remainder(dense, found.svd);
+        // Below the rounding of the sum there is nothing.
+        const discarded = rest > floor ? rest : 0;
         return { value, discarded, route: 'randomised' };
       }
     }

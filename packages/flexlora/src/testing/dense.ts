@@ -18,12 +18,26 @@ export const dense = (rows: number, cols: number, at: (i: number, j: number) => 
 
 export const at = ({ cols, data }: Dense, i: number, j: number): number => data[i * cols + j] ?? Number.NaN;
 
+/** data += left · right, [rows, depth] · [depth, cols], `right` row-major. */
+function accumulate(
+  data: Float64Array,
+  [rows, depth, cols]: readonly [number, number, number],
+  left: (i: number, k: number) => number,
+  right: Factors['a'],
+): void {
+  for (let i = 0; i < rows; i += 1) {
+    for (let k = 0; k < depth; k += 1) {
+      const factor = left(i, k);
+      for (let j = 0; j < cols; j += 1)
+        data[i * cols + j] = (data[i * cols + j] ?? Number.NaN) + factor * (right[k * cols + j] ?? Number.NaN);
+    }
+  }
+}
+
 export function multiply(a: Dense, b: Dense): Dense {
-  return dense(a.rows, b.cols, (i, j) => {
-    let sum = 0;
-    for (let k = 0; k < a.cols; k += 1) sum += at(a, i, k) * at(b, k, j);
-    return sum;
-  });
+  const data = new Float64Array(a.rows * b.cols);
+  accumulate(data, [a.rows, a.cols, b.cols], (i, k) => at(a, i, k), b.data);
+  return { rows: a.rows, cols: b.cols, data };
 }
 
 export const transposed = (a: Dense): Dense => dense(a.cols, a.rows, (i, j) => at(a, j, i));
@@ -47,22 +61,29 @@ export const distance = (a: Dense, b: Dense): number => {
   return norm(b) === 0 ? difference : difference / norm(b);
 };
 
+/** Σ weight · scale · B · A. */
+export function denseSum(terms: readonly { readonly weight: number; readonly factors: Factors }[]): Dense {
+  const [first] = terms;
+  if (!first) throw new Error('nothing to sum');
+  const { out, in: inner } = first.factors;
+  const data = new Float64Array(out * inner);
+  for (const { weight, factors } of terms) {
+    const { rank, scale, a, b } = factors;
+    accumulate(data, [out, rank, inner], (i, k) => weight * scale * (b[i * rank + k] ?? Number.NaN), a);
+  }
+  return { rows: out, cols: inner, data };
+}
+
 /** scale · B · A. */
-export const productOf = ({ out, in: columns, rank, scale, a, b }: Factors): Dense =>
-  dense(out, columns, (i, j) => {
-    let s = 0;
-    for (let k = 0; k < rank; k += 1) s += (b[i * rank + k] ?? Number.NaN) * (a[k * columns + j] ?? Number.NaN);
-    return scale * s;
-  });
+export const productOf = (factors: Factors): Dense => denseSum([{ weight: 1, factors }]);
 
 /** U · diag(σ·gain) · Vᵀ. */
-export const denseOf = ({ out, in: columns, rank, u, sigma, v }: LowRank, gain: (k: number) => number = () => 1) =>
-  dense(out, columns, (i, j) => {
-    let s = 0;
-    for (let k = 0; k < rank; k += 1)
-      s += (u[k * out + i] ?? Number.NaN) * (sigma[k] ?? Number.NaN) * gain(k) * (v[k * columns + j] ?? Number.NaN);
-    return s;
-  });
+export function denseOf({ out, in: inner, rank, u, sigma, v }: LowRank, gain: (k: number) => number = () => 1): Dense {
+  const data = new Float64Array(out * inner);
+  const left = (i: number, k: number): number => (u[k * out + i] ?? Number.NaN) * (sigma[k] ?? Number.NaN) * gain(k);
+  accumulate(data, [out, rank, inner], left, v);
+  return { rows: out, cols: inner, data };
+}
 
 /** Eigenvalues (descending) and vectors (columns) of a symmetric matrix: cyclic two-sided Jacobi. */
 export function eigen(symmetric: Dense): { values: number[]; vectors: Dense } {
@@ -174,3 +195,42 @@ export const orthonormalityError = (x: Dense): number =>
 /** Vectors stored one after another, as rows. */
 export const rowsOf = (data: ArrayLike<number>, length: number): Dense =>
   dense(data.length / length, length, (i, j) => data[i * length + j] ?? Number.NaN);
+
+/** errors[r] = ‖whole − the first r directions of `update`‖, r from 0 to its rank. */
+export function truncationErrors({ out, in: inner, rank, u, sigma, v }: LowRank, whole: Dense): number[] {
+  const rest = { ...whole, data: whole.data.slice() };
+  const errors = [norm(rest)];
+  for (let k = 0; k < rank; k += 1) {
+    const left = (i: number): number => -(sigma[k] ?? Number.NaN) * (u[k * out + i] ?? Number.NaN);
+    accumulate(rest.data, [out, 1, inner], left, v.subarray(k * inner, (k + 1) * inner));
+    errors.push(norm(rest));
+  }
+  return errors;
+}
+
+/** The same product of other factors: B·G and G⁻¹·A, G with singular values from 1 to `condition`. In float64. */
+export function regauged(factors: Factors, condition: number, ...seed: (string | number)[]): Factors {
+  const { out, in: inner, rank } = factors;
+  const left = randomOrthonormal(rank, rank, 'gauge', 'left', ...seed);
+  const right = transposed(randomOrthonormal(rank, rank, 'gauge', 'right', ...seed));
+  const stretch = (i: number): number => condition ** (rank > 1 ? i / (rank - 1) : 1);
+  const g = multiply(
+    left,
+    dense(rank, rank, (i, j) => stretch(i) * at(right, i, j)),
+  );
+  const inverse = multiply(
+    transposed(right),
+    dense(rank, rank, (i, j) => at(left, j, i) / stretch(i)),
+  );
+  return {
+    ...factors,
+    a: multiply(
+      inverse,
+      dense(rank, inner, (i, j) => factors.a[i * inner + j] ?? Number.NaN),
+    ).data,
+    b: multiply(
+      dense(out, rank, (i, j) => factors.b[i * rank + j] ?? Number.NaN),
+      g,
+    ).data,
+  };
+}
