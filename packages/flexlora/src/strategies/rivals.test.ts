@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { readOutState } from '../read-out.ts';
 import type { MatrixUpdate } from '../spectrum.ts';
 import { lowRankOf } from '../sum.ts';
-import { denseOf, denseOfState, distance, norm, productOf, randomDense, randomFactors, sum } from '../testing/dense.ts';
+import { denseOf, denseOfState, distance, norm, productOf, randomFactors, regauged, sum } from '../testing/dense.ts';
 import type { Factors } from '../types.ts';
 import { fedit, ffa, flexlora, hetlora, raflora, STRATEGY_NAMES, strategyByName, zeroPad } from './index.ts';
 
@@ -20,27 +20,6 @@ const exact = (updates: readonly MatrixUpdate[]) =>
 const merge = (name: string, updates: readonly MatrixUpdate[]) =>
   denseOfState(strategyByName(name).mergeMatrix({ current: null, updates, maxRank: 18 }).next);
 
-/** The same product of other factors: B·G and G⁻¹·A with G unit triangular. */
-function regauged(factors: Factors): Factors {
-  const { out, in: inner, rank } = factors;
-  const gauge = randomDense(1, rank, 'gauge').data;
-  const [a, b] = [factors.a.slice(), factors.b.slice()];
-  for (let k = rank - 1; k > 0; k -= 1) {
-    const g = gauge[k] ?? 0;
-    for (let i = 0; i < out; i += 1) b[i * rank + k] = (b[i * rank + k] ?? 0) + g * (b[i * rank + k - 1] ?? 0);
-    for (let i = 0; i < inner; i += 1)
-      a[(k - 1) * inner + i] = (a[(k - 1) * inner + i] ?? 0) - g * (a[k * inner + i] ?? 0);
-  }
-  return { ...factors, a, b };
-}
-
-/** The same update in another convention of α: scale doubled, B halved. */
-const rescaled = (factors: Factors): Factors => ({
-  ...factors,
-  scale: factors.scale * 2,
-  b: factors.b.map((value) => value / 2),
-});
-
 /** Those that merge what clients end with, and let them train both factors. */
 const FREE = STRATEGY_NAMES.filter((name) => {
   const { mergesChanges, trains } = strategyByName(name);
@@ -51,7 +30,7 @@ const AVERAGE_PRODUCTS = ['flexlora', 'raflora'];
 describe('the gauge of a client’s factors', () => {
   it.each(FREE)('%s', (name) => {
     const updates = strategyByName(name).mixedRanks ? mixed : alike;
-    const changed = updates.map((update, i) => (i === 1 ? { ...update, end: regauged(update.end) } : update));
+    const changed = updates.map((update, i) => (i === 1 ? { ...update, end: regauged(update.end, 3, name) } : update));
     expect(distance(exact(changed), exact(updates))).toBeLessThan(1e-12);
     const difference = distance(merge(name, changed), merge(name, updates));
     // FlexLoRA sees products only; the others average factors, or parts of them.
@@ -72,16 +51,6 @@ describe('the exact mean of updates', () => {
     const updates = alike.map((update) => ({ ...update, end: { ...update.end, a: first.a } }));
     for (const name of ['fedit', 'zero-pad'])
       expect(distance(merge(name, updates), exact(updates))).toBeLessThan(1e-12);
-  });
-});
-
-describe('conventions', () => {
-  it('of scale make no difference', () => {
-    for (const name of FREE) {
-      const updates = strategyByName(name).mixedRanks ? mixed : alike;
-      const changed = updates.map((update, i) => (i > 0 ? { ...update, end: rescaled(update.end) } : update));
-      expect(distance(merge(name, changed), merge(name, updates))).toBeLessThan(1e-12);
-    }
   });
 });
 
