@@ -45,6 +45,21 @@ describe('normaliseWeights', () => {
     );
   });
 
+  it('gives the same shares in any unit', () => {
+    const counts = fc.array(fc.nat(1_000_000), { minLength: 1, maxLength: 30 });
+    fc.assert(
+      fc.property(counts, fc.double({ min: 0.05, max: 1, noNaN: true }), (drawn, maxWeightShare) => {
+        fc.pre(drawn.some((count) => count > 0));
+        const shares = normaliseWeights(drawn, { maxWeightShare });
+        const tenfold = normaliseWeights(
+          drawn.map((count) => 10 * count),
+          { maxWeightShare },
+        );
+        for (const [i, share] of shares.entries()) expect(Math.abs((tenfold[i] ?? 0) - share)).toBeLessThan(1e-12);
+      }),
+    );
+  });
+
   it('takes a count beyond the range of ratios for none', () => {
     expect(normaliseWeights([1, 1e-323, 1, 2], { maxWeightShare: 0.05, fromClients: 1 })).toEqual([
       expect.closeTo(1 / 3, 12),
