@@ -4,12 +4,18 @@ import { type ReadOut, readOutState, type ServedFactors } from './read-out.ts';
 import type { MatrixReport } from './spectrum.ts';
 import type { MergedMatrix, Strategy } from './strategies/index.ts';
 import { lowRankOf } from './sum.ts';
-import type { Factors, LowRank, Shape, State } from './types.ts';
+import { checkShape, type Factors, type LowRank, type Shape, type State } from './types.ts';
 
-/** One adapter to merge: factors by module name. */
-export interface AdapterUpdate {
+/** What of an adapter has to fit that of the others, before any value is read. */
+export interface AdapterShapes {
   /** What errors call it, such as its folder. */
   readonly name: string;
+  readonly end: ReadonlyMap<string, Shape>;
+  readonly start: ReadonlyMap<string, Shape> | null;
+}
+
+/** One adapter to merge: factors by module name. */
+export interface AdapterUpdate extends AdapterShapes {
   /** Share of the merge ({@link normaliseWeights}). */
   readonly weight: number;
   readonly end: ReadonlyMap<string, Factors>;
@@ -32,16 +38,44 @@ export interface MergedAdapter {
   readonly reports: ReadonlyMap<string, MatrixReport>;
 }
 
-/** Throws MergeError 'modules' unless `other` adapts exactly the modules of `wanted`. */
-function checkModules(wanted: ReadonlySet<string>, reference: string, other: Iterable<string>, name: string): void {
-  const present = new Set(other);
+/**
+ * Throws MergeError 'modules' unless `other` adapts exactly the modules of `first`, 'shape' unless at its shapes. `called` is
+ * what a message calls one of its matrices.
+ */
+function checkFit(
+  first: AdapterShapes,
+  other: ReadonlyMap<string, Shape>,
+  name: string,
+  called: (module: string) => string,
+): void {
   const remedy = 'merge adapters of one model with the same target modules';
-  for (const module of wanted)
-    if (!present.has(module))
-      throw new MergeError('modules', `${name} does not adapt ${module}, which ${reference} does; ${remedy}.`);
-  for (const module of present)
-    if (!wanted.has(module))
-      throw new MergeError('modules', `${name} adapts ${module}, which ${reference} does not; ${remedy}.`);
+  for (const module of first.end.keys())
+    if (!other.has(module))
+      throw new MergeError('modules', `${name} does not adapt ${module}, which ${first.name} does; ${remedy}.`);
+  for (const [module, shape] of other) {
+    const expected = first.end.get(module);
+    if (!expected)
+      throw new MergeError('modules', `${name} adapts ${module}, which ${first.name} does not; ${remedy}.`);
+    checkShape(shape, expected, called(module));
+  }
+}
+
+/**
+ * The matrices that all of these adapt, in the order of names. Throws MergeError 'weights' when there is no adapter, 'modules'
+ * or 'shape' naming the first that does not fit.
+ */
+export function commonMatrices(
+  updates: readonly AdapterShapes[],
+  current: ReadonlyMap<string, Shape> | null = null,
+): Map<string, Shape> {
+  const [first] = updates;
+  if (!first) throw new MergeError('weights', 'There is no adapter to merge.');
+  for (const { name, end, start } of updates) {
+    checkFit(first, end, name, (module) => `${name} of ${module}`);
+    if (start) checkFit(first, start, `The start of ${name}`, (module) => `${name} of ${module}, start weights,`);
+  }
+  if (current) checkFit(first, current, 'The global state', (module) => `the state of ${module}`);
+  return new Map([...first.end].sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
 const need = <T>(map: ReadonlyMap<string, T>, module: string, name: string): T => {
@@ -52,7 +86,8 @@ const need = <T>(map: ReadonlyMap<string, T>, module: string, name: string): T =
 
 /**
  * Merges one matrix after another, in the order of names, so that a caller may drop each before the next is made. Throws
- * MergeError naming the adapter and the module at fault; that all adapt the same modules is checked before the first merge.
+ * MergeError naming the adapter and the module at fault; that all adapt the same
+ * modules at the same shapes is checked before the first merge.
  */
 export function* mergeByModule({
   strategy,
@@ -60,15 +95,7 @@ export function* mergeByModule({
   updates,
   maxRank,
 }: AdapterMerge): Generator<MergedMatrix & { readonly module: string }, void, undefined> {
-  const [first] = updates;
-  if (!first) throw new MergeError('weights', 'There is no adapter to merge.');
-  const modules = new Set(first.end.keys());
-  for (const { name, end, start } of updates) {
-    checkModules(modules, first.name, end.keys(), name);
-    if (start) checkModules(modules, first.name, start.keys(), `The start of ${name}`);
-  }
-  if (current) checkModules(modules, first.name, current.keys(), 'The global state');
-  for (const module of [...modules].sort()) {
+  for (const [module, shape] of commonMatrices(updates, current)) {
     const merged = strategy.mergeMatrix({
       name: module,
       current: current ? need(current, module, 'The global state') : null,
@@ -78,7 +105,7 @@ export function* mergeByModule({
         end: need(end, module, name),
         start: start ? need(start, module, `The start of ${name}`) : null,
       })),
-      maxRank: maxRank(module, need(first.end, module, first.name)),
+      maxRank: maxRank(module, shape),
     });
     yield { module, ...merged };
   }

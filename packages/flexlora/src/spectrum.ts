@@ -1,7 +1,9 @@
 // What a merge is told by: singular values, energy per rank, effective rank, who reaches which direction, and how far the
 // changes of the clients agree.
-import { dot } from './linalg/columns.ts';
-import { nuclearBound, type Stack, stackTerms, type Term } from './stack.ts';
+import { GrowingSum } from './growing-sum.ts';
+import { type Columns, columns, dot } from './linalg/columns.ts';
+import { addProduct, transposedView, view } from './linalg/product.ts';
+import { joined, nuclearBound, type Stack, stackTerms, type Term } from './stack.ts';
 import type { Factors, LowRank } from './types.ts';
 
 /** One client's work on one matrix. */
@@ -97,25 +99,58 @@ export function normOfSum(terms: readonly Term[]): number {
   return Math.sqrt(Math.max(0, innerProduct(stack, stack)));
 }
 
+/** What a square root of a cancelled sum can still tell from zero, of the square of its nuclear bound. */
+const CANCELLED = 1e-14;
+
+/**
+ * The mean change is kept as any sum is, and every change is held against it by itself: no pairs of clients, and beyond the
+ * width of the matrix one change at a time, read a second time.
+ */
 function cosinesToMean(updates: readonly MatrixUpdate[]): number[] {
-  const changes = updates.map((update) => stackTerms(changeTerms({ ...update, weight: 1 })));
-  const products = changes.map(() => new Float64Array(changes.length));
-  // What a square root of a cancelled sum can still tell from zero.
-  const floors = changes.map((change) => 1e-14 * nuclearBound(change) ** 2);
-  for (const [i, a] of changes.entries()) {
-    for (const [j, b] of changes.entries()) {
-      if (j < i) continue;
-      const product = innerProduct(a, b);
-      (products[i] as Float64Array)[j] = product;
-      (products[j] as Float64Array)[i] = product;
-    }
+  const [first] = updates;
+  if (!first) return [];
+  const sum = new GrowingSum(first.end);
+  let kept: Stack[] = [];
+  let bound = 0;
+  for (const update of updates) {
+    const change = changeOf(update);
+    bound += update.weight * nuclearBound(change);
+    sum.add(scaled(change, update.weight));
+    if (sum.dense) kept = [];
+    else kept.push(change);
   }
-  const withMean = products.map((row) => updates.reduce((sum, { weight }, j) => sum + weight * (row[j] ?? 0), 0));
-  const mean = updates.reduce((sum, { weight }, i) => sum + weight * (withMean[i] ?? 0), 0);
-  const meanFloor = updates.reduce((sum, { weight }, i) => sum + weight * weight * (floors[i] ?? 0), 0);
-  return products.map((row, i) => {
-    const own = row[i] ?? 0;
-    if (own <= (floors[i] ?? 0) || mean <= meanFloor) return 0;
-    return Math.max(-1, Math.min(1, (withMean[i] ?? 0) / Math.sqrt(own * mean)));
+  const mean: Mean = sum.dense ?? joined(sum.stacks, first.end);
+  const held = updates.map((update, i) => {
+    const change = kept[i] ?? changeOf(update);
+    const own = innerProduct(change, change);
+    return { own, floor: CANCELLED * nuclearBound(change) ** 2, withMean: innerProductWithMean(change, mean) };
   });
+  const norm = updates.reduce((total, { weight }, i) => total + weight * (held[i]?.withMean ?? 0), 0);
+  return held.map(({ own, floor, withMean }) =>
+    own <= floor || norm <= CANCELLED * bound ** 2 ? 0 : Math.max(-1, Math.min(1, withMean / Math.sqrt(own * norm))),
+  );
+}
+
+const changeOf = (update: MatrixUpdate): Stack => stackTerms(changeTerms({ ...update, weight: 1 }));
+
+/** weight · L · Rᵀ; nothing at weight 0. */
+function scaled({ out, in: inner, left, right }: Stack, weight: number): Stack {
+  if (weight === 0) return { out, in: inner, left: columns(out, 0), right: columns(inner, 0) };
+  return { out, in: inner, left: columns(out, left.cols, left.data.map((value) => weight * value)), right };
+}
+
+type Mean = Stack | Columns;
+
+/** ⟨L·Rᵀ, mean⟩: (LᵀL') ∘ (RᵀR') summed where the mean is a stack, L ∘ (mean · R) where it is dense. */
+function innerProductWithMean({ left, right }: Stack, mean: Mean): number {
+  if ('data' in mean) {
+    const image = columns(left.rows, left.cols);
+    addProduct(1, view(mean), view(right), view(image));
+    return dot(left.data, 0, image.data, 0, image.data.length);
+  }
+  const ofLeft = columns(left.cols, mean.left.cols);
+  const ofRight = columns(left.cols, mean.left.cols);
+  addProduct(1, transposedView(view(left)), view(mean.left), view(ofLeft));
+  addProduct(1, transposedView(view(right)), view(mean.right), view(ofRight));
+  return dot(ofLeft.data, 0, ofRight.data, 0, ofLeft.data.length);
 }

@@ -1,7 +1,7 @@
 // The factors of many updates side by side: Σ weight · update as one product of two tall matrices.
 import { MergeError } from './errors.ts';
 import { type Columns, columns, dot } from './linalg/columns.ts';
-import { checkUpdate, type Factors, isLowRank, type LowRank, type Shape } from './types.ts';
+import { checkUpdate, type Factors, inHand, isLowRank, type LowRank, type Shape } from './types.ts';
 
 export interface Term {
   /** Any finite number; negative to subtract. */
@@ -28,8 +28,9 @@ function isZero(data: Float64Array, from: number, count: number): boolean {
  * The factors of one term in float64, weight and scale in the left ones. Columns that contribute exactly nothing, such as
  * the B = 0 of untrained directions, are left out. Throws MergeError 'weights', 'shape', 'rank' or 'non-finite'.
  */
-export function stackOf({ weight, factors, name = 'the update' }: Term, shape: Shape): Stack {
+export function stackOf({ weight, factors: given, name = 'the update' }: Term, shape: Shape): Stack {
   if (!Number.isFinite(weight)) throw new MergeError('weights', `The weight of ${name} is ${weight}.`);
+  const factors = isLowRank(given) ? given : inHand(given);
   checkUpdate(factors, shape, name);
   const { out, in: inner, rank } = factors;
   const left = new Float64Array(out * rank);

@@ -2,12 +2,13 @@
 // factors is narrower than the matrix, the matrix is never formed: QR both stacks, decompose the small core. Beyond that
 // the sum itself is the smaller thing to keep.
 import { MergeError } from './errors.ts';
+import { GrowingSum } from './growing-sum.ts';
 import { addScaled, type Columns, columns, dot } from './linalg/columns.ts';
 import { addProduct, transposedView, view } from './linalg/product.ts';
 import { applyQ, type Qr, qr } from './linalg/qr.ts';
 import { operatorOf, oversampling, randomisedSvd } from './linalg/randomised.ts';
 import { fixSigns, type Svd, svd } from './linalg/svd.ts';
-import { joined, nuclearBound, type Stack, stackOf, type Term } from './stack.ts';
+import { joined, nuclearBound, stackOf, type Term } from './stack.ts';
 import { type Factors, type LowRank, type Shape, zeroUpdate } from './types.ts';
 
 /**
@@ -34,8 +35,6 @@ export interface Sum {
   readonly route: Route;
 }
 
-/** A stack wider than this share of the smaller side costs more than the matrix. */
-const STACKED_SHARE = 0.8;
 /** A random subspace pays where it is narrower than this share of the smaller side. */
 const RANDOMISED_SHARE = 1 / 8;
 /** Residual of a singular vector, relative to σ₁. */
@@ -74,9 +73,7 @@ export class UpdateSum {
   readonly #route: Route | undefined;
   readonly #maxRank: number;
   readonly #seed: string;
-  #stacks: Stack[] = [];
-  #width = 0;
-  #dense: Columns | null = null;
+  readonly #sum: GrowingSum;
   #bound = 0;
   #terms = 0;
 
@@ -87,6 +84,7 @@ export class UpdateSum {
     this.#route = route;
     this.#maxRank = maxRank;
     this.#seed = seed;
+    this.#sum = new GrowingSum(this.#shape, route && (route === 'stacked' ? 'stacks' : 'dense'));
   }
 
   /** Throws MergeError 'weights', 'shape', 'rank' or 'non-finite'; the sum is then as it was. */
@@ -94,33 +92,19 @@ export class UpdateSum {
     this.#terms += 1;
     const stack = stackOf({ name: `update ${this.#terms}`, ...term }, this.#shape);
     this.#bound += nuclearBound(stack);
-    this.#width += stack.left.cols;
-    if (stack.left.cols > 0) this.#stacks.push(stack);
-    const { out, in: inner } = this.#shape;
-    const narrow = this.#width <= STACKED_SHARE * Math.min(out, inner);
-    if (this.#route === undefined ? !narrow : this.#route !== 'stacked') this.#form();
-  }
-
-  /** Adds the stacks to the dense sum. */
-  #form(): Columns {
-    const { out, in: inner } = this.#shape;
-    this.#dense ??= columns(out, inner);
-    for (const { left, right } of this.#stacks)
-      addProduct(1, view(left), transposedView(view(right)), view(this.#dense));
-    this.#stacks = [];
-    return this.#dense;
+    this.#sum.add(stack);
   }
 
   /** The sum so far; more may be added. Throws MergeError 'no-convergence' or 'non-finite'. */
   finish(): Sum {
-    if (this.#width === 0) return { value: zeroUpdate(this.#shape), discarded: 0, route: this.#route ?? 'stacked' };
+    if (this.#sum.width === 0) return { value: zeroUpdate(this.#shape), discarded: 0, route: this.#route ?? 'stacked' };
     // Householder QR and sums of products err column by column.
     const floor = 4 * Number.EPSILON * this.#bound;
-    return this.#dense ? this.#finishDense(this.#dense, floor) : this.#finishStacked(floor);
+    return this.#sum.dense ? this.#finishDense(this.#sum.dense, floor) : this.#finishStacked(floor);
   }
 
   #finishStacked(floor: number): Sum {
-    const stack = joined(this.#stacks, this.#shape);
+    const stack = joined(this.#sum.stacks, this.#shape);
     const left = compress(stack.left);
     const right = compress(stack.right);
     const core = columns(left.r.rows, right.r.rows);

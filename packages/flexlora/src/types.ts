@@ -1,7 +1,11 @@
 // The two forms of an update: LoRA factors as clients hold them, and the singular value decomposition the server keeps.
 import { MergeError } from './errors.ts';
 
-/** LoRA factors, row-major: ΔW = scale · B · A, [out, in]. `LoraFactors` of @weft/formats is one. */
+/**
+ * LoRA factors, row-major: ΔW = scale · B · A, [out, in]. `LoraFactors` of @weft/formats is one. `a` and `b` may be accessors
+ * that read a file, so that a thousand updates are never in memory at once: take each once, before any loop ({@link inHand}),
+ * and let go of it.
+ */
 export interface Factors {
   readonly out: number;
   readonly in: number;
@@ -25,6 +29,16 @@ export interface LowRank {
   /** Columns of V one after another: row-major Vᵀ, [rank, in]. */
   readonly v: Float64Array;
 }
+
+/** The same factors with both arrays read, once. */
+export const inHand = ({ out, in: inner, rank, scale, a, b }: Factors): Factors => ({
+  out,
+  in: inner,
+  rank,
+  scale,
+  a,
+  b,
+});
 
 /** What a server keeps between rounds: a decomposition, or factors where a strategy averages these. */
 export type State = LowRank | Factors;
@@ -65,18 +79,22 @@ function checkFinite(values: Float32Array | Float64Array, what: string): void {
   }
 }
 
+/** Throws MergeError 'shape' unless `value` is an update of a matrix of this shape. `name` is what the message calls it. */
+export function checkShape({ out, in: columns }: Shape, shape: Shape, name: string): void {
+  if (isSize(out) && isSize(columns) && out === shape.out && columns === shape.in) return;
+  throw new MergeError(
+    'shape',
+    `${name} is [${out}, ${columns}] where [${shape.out}, ${shape.in}] is merged; it belongs to another model.`,
+  );
+}
+
 /**
  * Throws MergeError 'shape', 'rank' or 'non-finite' unless `value` is a well-formed update of a matrix of this shape.
  * `name` is what the message calls it.
  */
 export function checkUpdate(value: Factors | LowRank, shape: Shape, name: string): void {
   const { out, in: columns, rank } = value;
-  if (!isSize(out) || !isSize(columns) || out !== shape.out || columns !== shape.in) {
-    throw new MergeError(
-      'shape',
-      `${name} is [${out}, ${columns}] where [${shape.out}, ${shape.in}] is merged; it belongs to another model.`,
-    );
-  }
+  checkShape(value, shape, name);
   const low = isLowRank(value);
   if (!Number.isInteger(rank) || rank < (low ? 0 : 1))
     throw new MergeError('rank', `${name} has rank ${rank}; it must be a positive whole number.`);

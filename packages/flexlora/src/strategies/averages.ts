@@ -16,12 +16,13 @@ export function averageFactors(updates: readonly Factors[], weights: readonly nu
   const b = new Float64Array(out * rank);
   for (const [i, factors] of updates.entries()) {
     const weight = weights[i] ?? 0;
-    for (let k = 0; k < factors.a.length; k += 1) a[k] = (a[k] as number) + weight * (factors.a[k] as number);
+    const { a: ownA, b: ownB } = factors;
+    for (let k = 0; k < ownA.length; k += 1) a[k] = (a[k] as number) + weight * (ownA[k] as number);
     const ofB = weight * (factors.scale / scale);
     for (let row = 0; row < out; row += 1) {
       for (let k = 0; k < factors.rank; k += 1) {
         const at = row * rank + k;
-        b[at] = (b[at] as number) + ofB * (factors.b[row * factors.rank + k] as number);
+        b[at] = (b[at] as number) + ofB * (ownB[row * factors.rank + k] as number);
       }
     }
   }

@@ -20,8 +20,9 @@ export const ffa: Strategy<Factors> = {
     const { updates, name = 'the matrix' } = merge;
     const [factors, weights] = endsOf(merge);
     const longest = factors.reduce((most, each) => (each.rank > most.rank ? each : most));
+    const drawn = longest.a;
     for (const [i, { a }] of factors.entries()) {
-      const differs = a.findIndex((value, k) => value !== longest.a[k]);
+      const differs = a.findIndex((value, k) => value !== drawn[k]);
       if (differs < 0) continue;
       const called = `${updates[i]?.name ?? `update ${i + 1}`} of ${name}`;
       throw new MergeError(
@@ -29,6 +30,6 @@ export const ffa: Strategy<Factors> = {
         `ffa keeps A as it was drawn, and ${called} has another A at element ${differs}.`,
       );
     }
-    return mergedFactors(merge, { ...averageFactors(factors, weights), a: Float64Array.from(longest.a) });
+    return mergedFactors(merge, { ...averageFactors(factors, weights), a: Float64Array.from(drawn) });
   },
 };

@@ -11,11 +11,11 @@ import { checkMerge, type Strategy } from './strategy.ts';
 
 /** Rows [from, to) of A and columns of B. */
 function partition(factors: Factors, from: number, to: number): Factors {
-  const { out, in: inner, rank, a, b } = factors;
+  const { out, in: inner, rank, scale, a, b } = factors;
   const width = to - from;
   const part = new Float64Array(out * width);
   for (let i = 0; i < out; i += 1) part.set(b.subarray(i * rank + from, i * rank + to), i * width);
-  return { ...factors, rank: width, a: a.slice(from * inner, to * inner), b: part };
+  return { out, in: inner, rank: width, scale, a: a.slice(from * inner, to * inner), b: part };
 }
 
 export const raflora: Strategy<LowRank> = {
@@ -30,18 +30,22 @@ export const raflora: Strategy<LowRank> = {
     checkMerge(raflora, merge);
     const { updates, maxRank, name = 'the matrix' } = merge;
     const ranks = [...new Set(updates.map(({ end }) => end.rank))].sort((a, b) => a - b);
-    const terms = ranks.flatMap((to, h): Term[] => {
-      const reaching = updates.filter(({ end }) => end.rank >= to);
-      const share = reaching.reduce((sum, { weight }) => sum + weight, 0);
-      // Clients of weight 0 alone say nothing.
-      if (share === 0) return [];
-      return reaching.map(({ weight, end, name: client }, i) => ({
-        weight: weight / share,
-        factors: partition(end, ranks[h - 1] ?? 0, to),
-        name: `${client ?? `update ${i + 1}`} of ${name}`,
-      }));
-    });
-    const { value, discarded } = sumOfProducts(terms, { maxRank, seed: name });
+    function* terms(): Generator<Term, void, undefined> {
+      for (const [h, to] of ranks.entries()) {
+        const reaching = updates.filter(({ end }) => end.rank >= to);
+        const share = reaching.reduce((sum, { weight }) => sum + weight, 0);
+        // Clients of weight 0 alone say nothing.
+        if (share === 0) continue;
+        for (const [i, { weight, end, name: client }] of reaching.entries()) {
+          yield {
+            weight: weight / share,
+            factors: partition(end, ranks[h - 1] ?? 0, to),
+            name: `${client ?? `update ${i + 1}`} of ${name}`,
+          };
+        }
+      }
+    }
+    const { value, discarded } = sumOfProducts(terms(), { maxRank, seed: name });
     return { next: value, report: matrixReport(value, discarded, updates) };
   },
 };
