@@ -6,6 +6,9 @@ import { CommandError, formatBytes } from './command.ts';
 export const systemCode = (error: unknown): string | undefined =>
   error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
 
+export const unreadable = (path: string, cause: unknown): CommandError =>
+  new CommandError('unreadable', `${path} cannot be read; check that it is a file you may read.`, { cause });
+
 /** Whether a write failed because the disk, or the user's share of it, is full. */
 export const isDiskFull = (error: unknown): boolean => ['ENOSPC', 'EDQUOT'].includes(systemCode(error) ?? '');
 

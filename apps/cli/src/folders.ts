@@ -14,14 +14,11 @@ import {
 } from '@weft/formats';
 import { type BaseModel, loadModel, MODEL_FILES } from '@weft/trainer';
 import { CommandError, type Io } from './command.ts';
-import { systemCode, writeFailure } from './disk.ts';
+import { systemCode, unreadable, writeFailure } from './disk.ts';
 import { resolveModel } from './hub/resolve.ts';
 
-const unreadable = (path: string, cause: unknown): CommandError =>
-  new CommandError('unreadable', `${path} cannot be read; check that it is a file you may read.`, { cause });
-
 /** The bytes of a file, or null when there is none. Throws CommandError 'unreadable' for anything else. */
-async function readIfThere(path: string): Promise<Uint8Array | null> {
+export async function readIfThere(path: string): Promise<Uint8Array | null> {
   try {
     return await readFile(path);
   } catch (cause) {
@@ -100,9 +97,13 @@ export async function openModelFiles(
   return { files, name };
 }
 
+/** Throws CommandError 'no-such-folder'. */
+export const requireAdapterFolder = (path: string): Promise<void> =>
+  requireFolder(path, 'an adapter (adapter_config.json, adapter_model.safetensors)');
+
 /** Reads a PEFT adapter folder. Throws CommandError 'no-such-folder', FormatError 'adapter-missing' or another. */
 export async function readAdapterFolder(path: string): Promise<LoraAdapter> {
-  await requireFolder(path, 'an adapter (adapter_config.json, adapter_model.safetensors)');
+  await requireAdapterFolder(path);
   const need = async (name: string): Promise<Uint8Array> => {
     const bytes = await readIfThere(join(path, name));
     if (!bytes)

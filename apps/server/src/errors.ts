@@ -13,6 +13,7 @@ export type ServerErrorCode =
   | 'data-dir-corrupt'
   | 'address-in-use'
   | 'worker-missing'
+  | 'file-changed'
   | 'database';
 
 /** `message` names the file or thing at fault and what to do. */

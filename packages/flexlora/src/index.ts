@@ -18,6 +18,7 @@ export * from './strategies/index.ts';
 export { lowRankOf, type Route, type Sum, type SumOptions, sumOfProducts, UpdateSum } from './sum.ts';
 export {
   type Factors,
+  inHand,
   isLowRank,
   type LowRank,
   type Shape,

@@ -136,7 +136,16 @@ const changeOf = (update: MatrixUpdate): Stack => stackTerms(changeTerms({ ...up
 /** weight · L · Rᵀ; nothing at weight 0. */
 function scaled({ out, in: inner, left, right }: Stack, weight: number): Stack {
   if (weight === 0) return { out, in: inner, left: columns(out, 0), right: columns(inner, 0) };
-  return { out, in: inner, left: columns(out, left.cols, left.data.map((value) => weight * value)), right };
+  return {
+    out,
+    in: inner,
+    left: columns(
+      out,
+      left.cols,
+      left.data.map((value) => weight * value),
+    ),
+    right,
+  };
 }
 
 type Mean = Stack | Columns;

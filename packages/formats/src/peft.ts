@@ -1,7 +1,7 @@
 // LoRA adapters as PEFT writes them: adapter_config.json and adapter_model.safetensors.
 import { z } from 'zod';
 import { FormatError } from './errors.ts';
-import { readSafetensors, toFloat32 } from './safetensors.ts';
+import { type RawTensor, readSafetensors, type SafetensorsHeader, type TensorEntry, toFloat32 } from './safetensors.ts';
 import { writeSafetensors } from './safetensors-write.ts';
 
 /** The factors of one adapted matrix: ΔW = scale · B · A. */
@@ -20,13 +20,24 @@ export interface LoraFactors {
   readonly b: Float32Array;
 }
 
-export interface LoraAdapter {
+/** What a file and its configuration say of one adapted matrix, its two tensors still as `Tensor`. */
+export interface FactorPair<Tensor> extends Omit<LoraFactors, 'a' | 'b'> {
+  readonly a: Tensor;
+  readonly b: Tensor;
+}
+
+interface AdapterOf<Matrix> {
   readonly baseModel: string;
   readonly rslora: boolean;
   /** Share of each layer's input that LoRA drops while training; 0 when left out. Says nothing about the factors. */
   readonly dropout?: number;
-  readonly matrices: ReadonlyMap<string, LoraFactors>;
+  readonly matrices: ReadonlyMap<string, Matrix>;
 }
+
+export type LoraAdapter = AdapterOf<LoraFactors>;
+
+/** An adapter of which no value has been read: where its factors lie in the file. */
+export type AdapterLayout = AdapterOf<FactorPair<TensorEntry>>;
 
 const PREFIX = 'base_model.model.';
 
@@ -142,32 +153,34 @@ function parseConfig(text: string): z.output<typeof configSchema> {
 
 const isMatrix = (shape: readonly number[]): shape is readonly [number, number] => shape.length === 2;
 
-/** The factor pairs of a safetensors blob with PEFT names. Throws FormatError 'adapter-tensor' naming the tensor at fault. */
-export function readFactors(
-  weights: Uint8Array,
-  spec: RankSpec & { rslora: boolean },
-  file = 'adapter_model.safetensors',
-): Map<string, LoraFactors> {
-  const { tensors } = readSafetensors(weights, file);
-  const fail = (what: string): never => {
-    throw new FormatError('adapter-tensor', `${file}: ${what}.`);
-  };
+const WEIGHTS_FILE = 'adapter_model.safetensors';
+
+type AdapterSpec = RankSpec & { readonly rslora: boolean };
+
+const failed = (file: string, what: string): never => {
+  throw new FormatError('adapter-tensor', `${file}: ${what}.`);
+};
+
+/** The tensors of a file by twos, against what the configuration says. Throws FormatError 'adapter-tensor'. */
+function pairFactors<Tensor extends { readonly shape: readonly number[] }>(
+  tensors: ReadonlyMap<string, Tensor>,
+  spec: AdapterSpec,
+  file: string,
+): Map<string, FactorPair<Tensor>> {
+  const fail = (what: string): never => failed(file, what);
   const modules = new Set<string>();
   for (const name of tensors.keys())
     modules.add((parsePeftTensorName(name) ?? fail(`${name} is not a LoRA factor`)).module);
-  const matrices = new Map<string, LoraFactors>();
+  const matrices = new Map<string, FactorPair<Tensor>>();
   for (const module of [...modules].sort()) {
-    const rawA = tensors.get(peftTensorName(module, 'A')) ?? fail(`${module} has no lora_A`);
-    const rawB = tensors.get(peftTensorName(module, 'B')) ?? fail(`${module} has no lora_B`);
-    if (!isMatrix(rawA.shape) || !isMatrix(rawB.shape)) return fail(`the factors of ${module} are not matrices`);
+    const a = tensors.get(peftTensorName(module, 'A')) ?? fail(`${module} has no lora_A`);
+    const b = tensors.get(peftTensorName(module, 'B')) ?? fail(`${module} has no lora_B`);
+    if (!isMatrix(a.shape) || !isMatrix(b.shape)) return fail(`the factors of ${module} are not matrices`);
     const rank = rankOf(spec, module);
-    const [rankA, columns] = rawA.shape;
-    const [out, rankB] = rawB.shape;
+    const [rankA, columns] = a.shape;
+    const [out, rankB] = b.shape;
     if (rankA !== rank || rankB !== rank)
-      fail(`${module} has lora_A [${rawA.shape}] and lora_B [${rawB.shape}] where the configuration says rank ${rank}`);
-    const a = toFloat32(rawA, module);
-    const b = toFloat32(rawB, module);
-    if (!a.every(Number.isFinite) || !b.every(Number.isFinite)) fail(`${module} holds NaN or infinity`);
+      fail(`${module} has lora_A [${a.shape}] and lora_B [${b.shape}] where the configuration says rank ${rank}`);
     const alpha = alphaOf(spec, module);
     matrices.set(module, { module, in: columns, out, rank, alpha, scale: scaleOf(alpha, rank, spec.rslora), a, b });
   }
@@ -175,23 +188,56 @@ export function readFactors(
   return matrices;
 }
 
+/** The elements of one factor of `module`. Throws FormatError 'adapter-tensor' when one is not finite. */
+export function readFactor(tensor: RawTensor, module: string, file = WEIGHTS_FILE): Float32Array {
+  const values = toFloat32(tensor, module);
+  return values.every(Number.isFinite) ? values : failed(file, `${module} holds NaN or infinity`);
+}
+
+/** The factor pairs of a safetensors blob with PEFT names. Throws FormatError 'adapter-tensor' naming the tensor at fault. */
+export function readFactors(weights: Uint8Array, spec: AdapterSpec, file = WEIGHTS_FILE): Map<string, LoraFactors> {
+  const pairs = pairFactors(readSafetensors(weights, file).tensors, spec, file);
+  return new Map(
+    Array.from(pairs, ([module, pair]) => {
+      const [a, b] = [readFactor(pair.a, module, file), readFactor(pair.b, module, file)];
+      return [module, { ...pair, a, b }];
+    }),
+  );
+}
+
+/** All that a configuration says of an adapter but its matrices, and what is needed to read these. */
+function readConfig(text: string): { about: Omit<LoraAdapter, 'matrices'>; spec: AdapterSpec } {
+  const config = parseConfig(text);
+  const rslora = config.use_rslora ?? false;
+  return {
+    about: {
+      baseModel: config.base_model_name_or_path ?? '',
+      rslora,
+      ...(config.lora_dropout ? { dropout: config.lora_dropout } : {}),
+    },
+    spec: {
+      rank: config.r,
+      alpha: config.lora_alpha,
+      rankPattern: config.rank_pattern ?? {},
+      alphaPattern: config.alpha_pattern ?? {},
+      rslora,
+    },
+  };
+}
+
 /** Reads an adapter folder's two files. Throws FormatError 'adapter-config', 'adapter-tensor' or a safetensors code. */
 export function readAdapter(files: { config: string; weights: Uint8Array }): LoraAdapter {
-  const config = parseConfig(files.config);
-  const rslora = config.use_rslora ?? false;
-  const spec = {
-    rank: config.r,
-    alpha: config.lora_alpha,
-    rankPattern: config.rank_pattern ?? {},
-    alphaPattern: config.alpha_pattern ?? {},
-    rslora,
-  };
-  return {
-    baseModel: config.base_model_name_or_path ?? '',
-    rslora,
-    ...(config.lora_dropout ? { dropout: config.lora_dropout } : {}),
-    matrices: readFactors(files.weights, spec),
-  };
+  const { about, spec } = readConfig(files.config);
+  return { ...about, matrices: readFactors(files.weights, spec) };
+}
+
+/**
+ * The same of a file of which only the header has been read. Its factors are read, and found to be finite, by
+ * {@link readFactor}. Throws FormatError 'adapter-config' or 'adapter-tensor'.
+ */
+export function readAdapterLayout(files: { config: string; header: SafetensorsHeader }): AdapterLayout {
+  const { about, spec } = readConfig(files.config);
+  return { ...about, matrices: pairFactors(files.header.entries, spec, WEIGHTS_FILE) };
 }
 
 /** The factors as one safetensors blob with PEFT names. */

@@ -1,28 +1,26 @@
-// `weft merge`: PEFT adapters of any ranks into one of a chosen rank, without a server. One matrix at a time, so that a large
-// model needs the memory of its adapters and of one merged matrix.
+// `weft merge`: PEFT adapters of any ranks into one of a chosen rank, without a server. Headers first, so that what does not fit
+// is refused before any work; then one matrix at a time, each read from all files when it is its turn.
 import { statSync } from 'node:fs';
 import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
-  type AdapterMerge,
-  type Factors,
-  isLowRank,
+  commonMatrices,
   MergeError,
-  mergeByModule,
   normaliseWeights,
-  normOfSum,
-  readOutState,
+  type Shape,
   STRATEGY_NAMES,
-  type State,
   type Strategy,
-  stateOf,
   strategyByName,
 } from '@weft/flexlora';
-import { FormatError, type LoraAdapter, type LoraFactors, modelCard } from '@weft/formats';
+import { type LoraAdapter, type LoraFactors, modelCard } from '@weft/formats';
+import { defaultProcesses } from '@weft/server/merge';
 import { action, CommandError, type Io, numberOption, table, UsageError } from '../command.ts';
-import { readAdapterFolder, writeAdapterFolder } from '../folders.ts';
+import { writeAdapterFolder } from '../folders.ts';
 import type { Register } from '../program.ts';
 import { parseWeightedAdapter, type WeightedAdapter, weightsOf } from '../weighted-adapter.ts';
+import { type MergeInput, type OpenedAdapter, openInputs } from './merge/inputs.ts';
+import type { MatrixJob, MergedMatrix, StoredPair } from './merge/matrix-job.ts';
+import { mergeMatrices } from './merge/merge-matrices.ts';
 import { type MergedModule, type MergeReport, reportPage } from './merge/report.ts';
 
 interface MergeOptions {
@@ -31,10 +29,8 @@ interface MergeOptions {
   readonly out: string;
   readonly global?: string;
   readonly report?: string;
+  readonly jobs: number;
 }
-
-/** s of the merged adapter, α = 2r: the default convention of this project. */
-const SCALE = 2;
 
 export const registerMerge: Register = (program) => {
   const command = program
@@ -46,16 +42,14 @@ export const registerMerge: Register = (program) => {
     .requiredOption('--out <dir>', 'new folder for the merged adapter')
     .option('--global <dir>', 'the merged adapter of the round before, for strategies that merge changes')
     .option('--report <dir>', 'new folder for report.json and report.html: energy by rank, what it loses, agreement');
+  command.option(
+    '--jobs <n>',
+    'processes that merge matrices side by side; memory is that of one matrix each',
+    numberOption('--jobs', { minimum: 1, integer: true }),
+    defaultProcesses(),
+  );
   action<MergeOptions>(command, mergeFolders);
 };
-
-type Matrices = LoraAdapter['matrices'];
-
-interface Input {
-  readonly path: string;
-  readonly end: Matrices;
-  readonly start: Matrices | null;
-}
 
 /** What the merge says about one matrix. */
 interface ModuleReport {
@@ -76,18 +70,21 @@ async function mergeFolders(options: MergeOptions, args: readonly string[], io: 
   requireStarts(strategy, options, given, io);
   await requireNewFolder('--out', options.out);
   if (options.report !== undefined) await requireNewFolder('--report', options.report);
-  const { global, inputs, baseModel } = await readInputs(options, given, io);
+  const { global, inputs, baseModel } = await openInputs(options.global, given, io);
   const shares = normaliseWeights(weights);
-  const updates = inputs.map(({ path, end, start }, i) => ({ name: path, weight: shares[i] ?? 0, end, start }));
-  const current = global === null ? null : stateOf(global);
-  const maxRank = () => Number.POSITIVE_INFINITY;
-  const { matrices, merged: reports } = await mergeMatrices({ strategy, current, updates, maxRank }, options.rank, io);
-  const adapters = given.map(({ path, start }, i) => ({
-    path,
-    weight: weights[i] ?? 1,
-    share: shares[i] ?? 0,
-    ranks: ranksOf(inputs[i]?.end ?? new Map()),
-    ...(start === null ? {} : { start }),
+  const weighted = inputs.map((input, i) => ({ ...input, weight: weights[i] ?? 0, share: shares[i] ?? 0 }));
+  const { matrices, merged: reports } = await mergeAll(
+    commonModules(weighted, global),
+    (module) => jobOf(module, options, weighted, global),
+    options.jobs,
+    io,
+  );
+  const adapters = weighted.map(({ end, start, weight, share }) => ({
+    path: end.path,
+    weight,
+    share,
+    ranks: ranksOf(end),
+    ...(start === null ? {} : { start: start.path }),
   }));
   const modules = reports.map(({ module, shape, lost, sigma, effectiveRank }): ModuleReport => {
     return { module, shape, truncationError: lost, sigma: sigma.slice(0, options.rank), effectiveRank };
@@ -122,45 +119,60 @@ async function mergeFolders(options: MergeOptions, args: readonly string[], io: 
   );
 }
 
-/** Every folder once, however often it is named, and the base model they share. */
-async function readInputs(
-  options: MergeOptions,
-  given: readonly WeightedAdapter[],
-  io: Io,
-): Promise<{ global: Matrices | null; inputs: Input[]; baseModel: string }> {
-  const folders = new Map<string, LoraAdapter>();
-  const read = async (path: string): Promise<Matrices> => {
-    io.signal.throwIfAborted();
-    io.status(`reading ${path}`);
-    const adapter = folders.get(path) ?? (await readNamed(path));
-    folders.set(path, adapter);
-    return adapter.matrices;
-  };
-  const global = options.global === undefined ? null : await read(options.global);
-  const inputs: Input[] = [];
-  for (const { path, start } of given)
-    inputs.push({ path, end: await read(path), start: start === null ? null : await read(start) });
-  return { global, inputs, baseModel: commonBaseModel(folders, io) };
+type WeightedInput = MergeInput & { readonly share: number };
+
+/** The matrices that all adapt, in the order of names. Throws MergeError 'modules' or 'shape' naming the first that differs. */
+function commonModules(inputs: readonly WeightedInput[], global: OpenedAdapter | null): string[] {
+  const shapes = ({ layout }: OpenedAdapter): ReadonlyMap<string, Shape> => layout.matrices;
+  const adapters = inputs.map(({ end, start }) => ({
+    name: end.path,
+    end: shapes(end),
+    start: start && shapes(start),
+  }));
+  return [...commonMatrices(adapters, global && shapes(global)).keys()];
 }
 
-async function mergeMatrices(
-  merge: AdapterMerge,
-  rank: number,
+/** Where the factors of one matrix lie. */
+function jobOf(
+  module: string,
+  { strategy, rank }: MergeOptions,
+  inputs: readonly WeightedInput[],
+  global: OpenedAdapter | null,
+): MatrixJob {
+  const stored = ({ path, file, layout }: OpenedAdapter): StoredPair => {
+    const pair = layout.matrices.get(module);
+    if (!pair) throw new MergeError('modules', `${path} does not adapt ${module}.`);
+    return { path, file, pair };
+  };
+  const updates = inputs.map(({ end, start, share }) => ({
+    weight: share,
+    end: stored(end),
+    start: start && stored(start),
+  }));
+  return { module, strategy, rank, global: global && stored(global), updates };
+}
+
+async function mergeAll(
+  modules: readonly string[],
+  job: (module: string) => MatrixJob,
+  jobs: number,
   io: Io,
 ): Promise<{ matrices: Map<string, LoraFactors>; merged: MergedModule[] }> {
-  const matrices = new Map<string, LoraFactors>();
-  const merged: MergedModule[] = [];
-  const total = merge.updates[0]?.end.size ?? 0;
-  for (const { module, next, report } of mergeByModule(merge)) {
-    const factors = readOutState(next, { rank, scale: SCALE, seed: `weft/${module}` });
-    matrices.set(module, { ...factors, module, alpha: SCALE * rank });
-    merged.push({ module, shape: [next.out, next.in], lost: lossOf(next, factors), ...report });
-    io.status(`merging ${merged.length}/${total}  ${module}`);
-    // A turn of the event loop, in which Ctrl-C is heard.
-    await new Promise((resolve) => setImmediate(resolve));
-    io.signal.throwIfAborted();
-  }
-  return { matrices, merged };
+  const done = new Map<string, MergedMatrix>();
+  await mergeMatrices(modules, job, {
+    jobs,
+    signal: io.signal,
+    onMerged(merged) {
+      done.set(merged.report.module, merged);
+      io.status(`merging ${done.size}/${modules.length}  ${merged.report.module}`);
+    },
+  });
+  // Processes finish in any order.
+  const ordered = modules.flatMap((module) => done.get(module) ?? []);
+  return {
+    matrices: new Map(ordered.map(({ factors }) => [factors.module, factors])),
+    merged: ordered.map(({ report }) => report),
+  };
 }
 
 const isFolder = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
@@ -206,56 +218,8 @@ async function requireNewFolder(option: string, path: string): Promise<void> {
     throw new CommandError('out-exists', `${path} is not empty; choose a new folder for ${option}.`);
 }
 
-/** The errors of an adapter's files do not know in which folder these lie; here there are several. */
-async function readNamed(path: string): Promise<LoraAdapter> {
-  try {
-    return await readAdapterFolder(path);
-  } catch (cause) {
-    if (!(cause instanceof FormatError)) throw cause;
-    throw new CommandError(cause.code, `The adapter in ${path} cannot be merged.`, { cause });
-  }
-}
-
-/** The last part of a path or hub name: the folders of one model differ from machine to machine. */
-const lastPart = (name: string): string => name.split(/[/\\]/).findLast((part) => part !== '') ?? '';
-
-/** The base model all name; '' when none does. Throws CommandError 'adapter-model' when two differ. */
-function commonBaseModel(adapters: ReadonlyMap<string, LoraAdapter>, io: Io): string {
-  let first: { path: string; baseModel: string } | null = null;
-  for (const [path, { baseModel }] of adapters) {
-    if (lastPart(baseModel) === '') continue;
-    first ??= { path, baseModel };
-    if (lastPart(baseModel) !== lastPart(first.baseModel)) {
-      throw new CommandError(
-        'adapter-model',
-        `${path} adapts the model ${baseModel}, but ${first.path} adapts ${first.baseModel}; merge adapters of one ` +
-          'model, or, if these are one, give both the same base_model_name_or_path in adapter_config.json.',
-      );
-    }
-    if (baseModel !== first.baseModel)
-      io.note(`Taking ${baseModel} (${path}) for the same model as ${first.baseModel} (${first.path}).`);
-  }
-  return first?.baseModel ?? '';
-}
-
-/** ‖M − M_R‖ / ‖M‖: of a decomposition from its singular values, since a difference would cancel. */
-function lossOf(state: State, served: Factors): number {
-  if (isLowRank(state)) {
-    const norm = (from: number): number =>
-      Math.sqrt(state.sigma.subarray(from).reduceRight((sum, value) => sum + value ** 2, 0));
-    return served.rank >= state.sigma.length ? 0 : norm(served.rank) / norm(0);
-  }
-  if (served.rank >= state.rank) return 0;
-  const whole = normOfSum([{ weight: 1, factors: state }]);
-  const lost = normOfSum([
-    { weight: 1, factors: state },
-    { weight: -1, factors: served },
-  ]);
-  return whole === 0 ? 0 : lost / whole;
-}
-
-const ranksOf = (matrices: Matrices): number[] =>
-  [...new Set([...matrices.values()].map(({ rank }) => rank))].sort((a, b) => a - b);
+const ranksOf = (adapter: OpenedAdapter): number[] =>
+  [...new Set([...adapter.layout.matrices.values()].map(({ rank }) => rank))].sort((a, b) => a - b);
 
 /** One row for each kind of matrix, such as q_proj. */
 function summary(modules: readonly ModuleReport[]): string {

@@ -1,25 +1,22 @@
 // The merger as child processes: their memory and their stalls are not the server's, and a crash is an error of one job.
 import { randomUUID } from 'node:crypto';
 import { mkdirSync, readFileSync, rmSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { readSafetensors, type TensorToWrite, toFloat64, writeSafetensors } from '@weft/formats';
-import { Tinypool } from 'tinypool';
+import type { Tinypool } from 'tinypool';
 import type { Matrix } from '../runs/grants.ts';
 import { workerPath } from '../worker-path.ts';
 import type { Change, MergeJob, MergeResult, Merger, ReadOutJob, UploadFiles } from './merger.ts';
+import { defaultProcesses, processPool } from './processes.ts';
 import type { ChangeTask, MergeTask, MergeTaskResult, ReadOutTask } from './worker.ts';
-
-/** An idle worker ends after this many milliseconds; rounds come in bursts. */
-const IDLE_MS = 30_000;
 
 export class WorkerMerger implements Merger {
   readonly #workers: number;
   readonly #folder: string;
   #pool: Tinypool | null = null;
 
-  /** `folder`: for results on their way; emptied. `workers`: by default one less than there are cores, four at most. */
-  constructor(folder: string, workers = Math.max(1, Math.min(4, availableParallelism() - 1))) {
+  /** `folder`: for results on their way; emptied. `workers`: by default {@link defaultProcesses}. */
+  constructor(folder: string, workers = defaultProcesses()) {
     this.#workers = workers;
     this.#folder = folder;
     rmSync(folder, { recursive: true, force: true });
@@ -29,16 +26,7 @@ export class WorkerMerger implements Merger {
   }
 
   #run<Task, Result>(name: 'readOut' | 'change' | 'mergeMatrices', task: Task): Promise<Result> {
-    this.#pool ??= new Tinypool({
-      filename: workerPath('merge-worker'),
-      runtime: 'child_process',
-      minThreads: 0,
-      maxThreads: this.#workers,
-      idleTimeout: IDLE_MS,
-      env: { ...process.env } as Record<string, string>,
-      // Loaders and inspectors of this process are not the workers'.
-      execArgv: [],
-    });
+    this.#pool ??= processPool(workerPath('merge-worker'), this.#workers);
     return this.#pool.run(task, { name }) as Promise<Result>;
   }
 
