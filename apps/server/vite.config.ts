@@ -5,4 +5,5 @@ export default libraryConfig(import.meta.dirname, {
   merge: 'src/merge/index.ts',
   'merge-worker': 'src/merge/worker.ts',
   'database-worker': 'src/store/database-worker.ts',
+  'bench-read-outs': 'bench/read-outs.ts',
 });

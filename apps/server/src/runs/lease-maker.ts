@@ -7,14 +7,16 @@ import type { ReadOutPart } from '../merge/merger.ts';
 import { grantKey, makeGrant } from './grants.ts';
 import type { RunContext } from './run-context.ts';
 
+type LeaseContext = Pick<RunContext, 'definition' | 'store' | 'blobs' | 'globals' | 'matrices' | 'merger' | 'timing'>;
+
 export class LeaseMaker {
-  readonly #context: RunContext;
+  readonly #context: LeaseContext;
   readonly #globalOf: (version: number) => BlobReference | null;
   /** Start weights being made, so that many clients of one rank wait for one piece of work. */
   readonly #making = new Map<string, Promise<BlobReference>>();
 
   /** `globalOf`: the committed state of a version; null for version 0. */
-  constructor(context: RunContext, globalOf: (version: number) => BlobReference | null) {
+  constructor(context: LeaseContext, globalOf: (version: number) => BlobReference | null) {
     this.#context = context;
     this.#globalOf = globalOf;
   }
