@@ -1,5 +1,5 @@
 // What is measured: sums of updates of random factors, at the sizes of real models and cohorts.
-import { type Factors, sumOfProducts, type Term, UpdateSum } from '../src/index.ts';
+import { type Factors, flexlora, sumOfProducts, type Term, UpdateSum } from '../src/index.ts';
 
 /** Uniform in [−0.5, 0.5), fast rather than good: what is timed is not this. */
 export function uniform(seed: number): () => number {
@@ -73,6 +73,39 @@ export function mergePart(part: number, parts: number, onDone: () => void): numb
     onDone();
   }
   return total;
+}
+
+/** The case of a thousand clients: ranks 8 to 64, evenly. */
+export function manyRanks(): number[] {
+  const draw = uniform(7);
+  return Array.from({ length: 1000 }, () => 8 + Math.floor((draw() + 0.5) * 57));
+}
+
+/**
+ * The first `count` of them merged and reported on by `flexlora`, each drawn when it is taken, as a file would be read. The
+ * state is kept at the rank that a server keeps for clients of rank 64.
+ */
+export function mergeDrawn(count: number, out: number, inner: number): void {
+  const drawn = (client: number, rank: number) => drawFactors(out, inner, rank, uniform(1000 + client));
+  const updates = manyRanks()
+    .slice(0, count)
+    .map((rank, client) => ({
+      weight: 1 / count,
+      start: null,
+      end: {
+        out,
+        in: inner,
+        rank,
+        scale: 1,
+        get a() {
+          return drawn(client, rank).a;
+        },
+        get b() {
+          return drawn(client, rank).b;
+        },
+      },
+    }));
+  flexlora.mergeMatrix({ current: null, updates, maxRank: 4 * 64 });
 }
 
 export const sumTerms = (terms: readonly Term[], maxRank: number) => sumOfProducts(terms, { maxRank });

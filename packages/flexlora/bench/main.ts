@@ -1,36 +1,26 @@
 // `npm run bench -w packages/flexlora`: sums of updates beside NumPy with OpenBLAS, judged and written down.
-import { execFileSync, fork } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import type { Term } from '../src/index.ts';
-import { COHORT, keptRank, median, mergePart, SMOLLM2, sumTerms, termsOf, timed, uniform } from './cases.ts';
+import { COHORT, keptRank, median, mergeDrawn, mergePart, SMOLLM2, sumTerms, termsOf, timed } from './cases.ts';
+import { inChild, type PartResult, peakBytes } from './child.ts';
 import { INSTALL, Numpy } from './numpy.ts';
+import { figureOf, gateOf, meets, megabytes, type Row, seconds } from './rows.ts';
+import { MANY_SHAPE, registered, thousand } from './scale.ts';
 
 const THREADS = 2;
 const root = resolve(import.meta.dirname, '..', '..', '..');
 const say = (text: string) => void process.stderr.write(`${text}\n`);
-
-interface Row {
-  readonly id: string;
-  readonly what: string;
-  readonly figure: number;
-  readonly unit: string;
-  readonly gate: { readonly sense: 'at least' | 'at most'; readonly value: number } | null;
-  readonly from: string;
-}
-
-const meets = ({ figure, gate }: Row): boolean =>
-  gate === null || (gate.sense === 'at least' ? figure >= gate.value : figure <= gate.value);
 
 const HELP = `Usage: npm run bench -w packages/flexlora -- [options]
 
 Times merges beside NumPy with OpenBLAS on two threads, in one run. Exits 0 when every gate is met, 1 when one is not, 2 on
 bad usage or without NumPy.
 
-  --only NAME   cases whose name contains it: few, many, model, thousand
+  --only NAME   cases whose name contains it: few, many, model, thousand, registered
   --json        one JSON document on stdout
   --out DIR     where results go; docs/benchmarks unless --only is given
   --help        this text`;
@@ -40,8 +30,6 @@ function writeClients(file: string, terms: readonly Term[]): void {
   const parts = terms.flatMap(({ factors }) => ('sigma' in factors ? [] : [factors.b, factors.a]));
   writeFileSync(file, Buffer.concat(parts.map((part) => Buffer.from(part.buffer, part.byteOffset, part.byteLength))));
 }
-
-const seconds = (ms: number): string => (ms >= 1000 ? `${(ms / 1000).toFixed(2)} s` : `${ms.toFixed(1)} ms`);
 
 /** One matrix of 2048 × 2048 against both ways of NumPy, in turns. */
 async function oneMatrix(
@@ -102,29 +90,16 @@ async function oneMatrix(
   ];
 }
 
-interface PartResult {
-  readonly ms: number;
-  readonly peakBytes: number;
-}
-
 /** A whole model over processes of our own. */
 async function wholeModel(numpy: Numpy): Promise<Row[]> {
   const parts = availableParallelism();
   let done = 0;
   const results = await Promise.all(
-    Array.from({ length: parts }, async (_, part) => {
-      const child = fork(fileURLToPath(import.meta.url), ['--part', String(part), '--parts', String(parts)]);
-      return await new Promise<PartResult>((resolve, reject) => {
-        let result: PartResult | null = null;
-        child.on('message', (message: PartResult | 'done') => {
-          if (message !== 'done') result = message;
-          else if (++done % 30 === 0) say(`  model: ${done} of ${SMOLLM2.length} matrices`);
-        });
-        child.on('exit', (code) =>
-          result && code === 0 ? resolve(result) : reject(new Error(`A process of the model case ended with ${code}.`)),
-        );
-      });
-    }),
+    Array.from({ length: parts }, (_, part) =>
+      inChild(['--part', String(part), '--parts', String(parts)], () => {
+        if (++done % 30 === 0) say(`  model: ${done} of ${SMOLLM2.length} matrices`);
+      }),
+    ),
   );
   const ours = Math.max(...results.map(({ ms }) => ms));
   const peak = results.reduce((sum, { peakBytes }) => sum + peakBytes, 0);
@@ -151,64 +126,10 @@ async function wholeModel(numpy: Numpy): Promise<Row[]> {
       figure: peak / 1e6,
       unit: 'MB',
       gate: { sense: 'at most', value: 1000 },
-      from: results.map(({ peakBytes }) => `${(peakBytes / 1e6).toFixed(0)} MB`).join(' + '),
+      from: results.map(({ peakBytes }) => megabytes(peakBytes)).join(' + '),
     },
   ];
 }
-
-/** A thousand clients of one matrix: the cost of more of them, and of their order. */
-function thousand(): Row[] {
-  const [out, inner, keep] = [1536, 576, 256];
-  const draw = uniform(7);
-  const ranks = Array.from({ length: 1000 }, () => 8 + Math.floor((draw() + 0.5) * 57));
-  const terms = termsOf(out, inner, ranks, 3);
-  const points = [250, 500, 1000].map((count) => {
-    const part = terms.slice(0, count);
-    const width = ranks.slice(0, count).reduce((sum, rank) => sum + rank, 0);
-    return { width, ...timed(() => sumTerms(part, keep)) };
-  });
-  const [first, , last] = points as [(typeof points)[0], (typeof points)[0], (typeof points)[0]];
-  // What every sum costs but once, the decomposition, is the same for all.
-  const [a, b] = [points[1], last].map((point, i) => {
-    const before = points[i] as (typeof points)[0];
-    return ((point?.ms ?? 0) - before.ms) / ((point?.width ?? 0) - before.width);
-  }) as [number, number];
-  const back = sumTerms([...terms].reverse(), keep).value;
-  const there = last.result.value;
-  const worst = there.sigma.reduce((most, sigma, k) => Math.max(most, Math.abs(sigma - (back.sigma[k] ?? 0))), 0);
-  const from = points.map(({ width, ms }) => `Σr ${width}: ${seconds(ms)}`).join(', ');
-  const what = `1536 × 576, ${ranks.length} clients of rank 8 to 64`;
-  return [
-    {
-      id: 'thousand/linear',
-      what: `${what}: time for one more rank, second half of clients over the second quarter`,
-      figure: b / a,
-      unit: '×',
-      gate: { sense: 'at most', value: 1.3 },
-      from,
-    },
-    {
-      id: 'thousand/order',
-      what: `${what}: greatest difference of a singular value in reverse order, of σ₁`,
-      figure: worst / (there.sigma[0] ?? 1),
-      unit: '',
-      gate: { sense: 'at most', value: 1e-6 },
-      from: `${first.result.value.rank} values`,
-    },
-  ];
-}
-
-function figureOf({ figure, unit }: Row): string {
-  const text =
-    figure !== 0 && Math.abs(figure) < 0.01
-      ? figure.toExponential(1)
-      : figure >= 100
-        ? figure.toFixed(0)
-        : figure.toFixed(2);
-  return unit ? `${text} ${unit}` : text;
-}
-
-const gateOf = ({ gate }: Row): string => (gate ? `${gate.sense === 'at least' ? '≥' : '≤'} ${gate.value}` : '');
 
 function commit(): string {
   try {
@@ -232,6 +153,7 @@ async function main(): Promise<number> {
       help: { type: 'boolean', short: 'h', default: false },
       part: { type: 'string' },
       parts: { type: 'string' },
+      drawn: { type: 'string' },
     },
   });
   if (values.help) {
@@ -240,7 +162,12 @@ async function main(): Promise<number> {
   }
   if (values.part !== undefined) {
     const ms = mergePart(Number(values.part), Number(values.parts), () => process.send?.('done'));
-    process.send?.({ ms, peakBytes: process.resourceUsage().maxRSS * 1024 } satisfies PartResult);
+    process.send?.({ ms, peakBytes: peakBytes() } satisfies PartResult);
+    return 0;
+  }
+  if (values.drawn !== undefined) {
+    const { ms } = timed(() => mergeDrawn(Number(values.drawn), ...MANY_SHAPE));
+    process.send?.({ ms, peakBytes: peakBytes() } satisfies PartResult);
     return 0;
   }
   const wanted = (name: string): boolean => values.only.length === 0 || values.only.some((part) => name.includes(part));
@@ -276,13 +203,16 @@ async function main(): Promise<number> {
       ),
     );
     await run('thousand', thousand);
+    await run('registered', () => registered(root));
     await run('model', () => wholeModel(numpy));
   } finally {
     numpy.close();
     rmSync(folder, { recursive: true, force: true });
   }
   if (rows.length === 0) {
-    say(`Nothing was measured: no case contains ${values.only.join(' or ')}. Cases: few, many, thousand, model.`);
+    say(
+      `Nothing was measured: no case contains ${values.only.join(' or ')}. Cases: few, many, thousand, registered, model.`,
+    );
     return 2;
   }
   const missed = rows.filter((row) => !meets(row));
