@@ -47,8 +47,21 @@ describe('matrixReport', () => {
     expect(between).toBeLessThan(2);
   });
 
-  it('compares every change with the weighted mean change as the dense matrices would', () => {
-    const updates = [updateOf(1, 0.5), updateOf(4, 0.3), updateOf(6, 0.2), { ...updateOf(2, 0), start: null }];
+  // The changes have rank 24 in all: wider than the first matrix, whose mean is kept dense, narrower than the second.
+  it.each([
+    [12, 9],
+    [60, 50],
+  ])('compares every change of a [%i, %i] with the weighted mean change as the dense matrices would', (out, columns) => {
+    const updates = [
+      updateOf(1, 0.5),
+      updateOf(4, 0.3),
+      updateOf(6, 0.2),
+      { ...updateOf(2, 0), start: null },
+    ].map(({ weight, end, start }) => ({
+      weight,
+      end: randomFactors({ out, in: columns, rank: end.rank }, 'end', end.rank),
+      start: start && randomFactors({ out, in: columns, rank: end.rank }, 'start', end.rank),
+    }));
     const changes = updates.map(({ end, start }) =>
       start
         ? sum([
@@ -58,9 +71,21 @@ describe('matrixReport', () => {
         : productOf(end),
     );
     const mean = sum(changes.map((change, i) => [updates[i]?.weight ?? 0, change] as const));
-    const { cosineToMean } = matrixReport(lowRankOf(randomFactors({ out: 12, in: 9, rank: 1 }, 0)), 0, updates);
+    const { cosineToMean } = matrixReport(lowRankOf(randomFactors({ out, in: columns, rank: 1 }, 0)), 0, updates);
     for (const [i, change] of changes.entries())
       expect(cosineToMean[i]).toBeCloseTo(inner(change, mean) / (norm(change) * norm(mean)), 10);
+  });
+
+  it('is 0 for all where changes cancel, few or many', () => {
+    for (const count of [2, 40]) {
+      const both = [randomFactors({ out: 12, in: 9, rank: 3 }, 'one'), randomFactors({ out: 12, in: 9, rank: 3 }, 'two')];
+      const updates = Array.from({ length: count }, (_, i) => ({
+        weight: 1 / count,
+        end: both[i % 2] as (typeof both)[0],
+        start: both[1 - (i % 2)] as (typeof both)[0],
+      }));
+      expect(matrixReport(withSigma([1]), 0, updates).cosineToMean).toEqual(new Array(count).fill(0));
+    }
   });
 
   it('is −1 for the one who pulls the other way and 0 for the one who did not move', () => {
