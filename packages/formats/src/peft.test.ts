@@ -11,11 +11,13 @@ import {
   peftTensorName,
   rankOf,
   readAdapter,
+  readAdapterLayout,
+  readFactor,
   scaleOf,
   uniformRank,
   writeAdapter,
 } from './peft.ts';
-import { readSafetensors, toFloat32 } from './safetensors.ts';
+import { parseSafetensorsHeader, readSafetensors, toFloat32 } from './safetensors.ts';
 import { type TensorToWrite, writeSafetensors } from './safetensors-write.ts';
 
 const GOLDEN = new URL('../../../assets/models/stories260K/golden-lora/adapter/', import.meta.url);
@@ -172,6 +174,46 @@ describe('readAdapter', () => {
     const work = () =>
       readAdapter({ config: JSON.stringify(plainConfig), weights: bytes.subarray(0, bytes.length - 1) });
     expect(work).toThrow(expect.objectContaining({ code: 'safetensors-truncated' }));
+  });
+});
+
+describe('readAdapterLayout', () => {
+  const header = (tensors: TensorToWrite[]) => {
+    const weights = writeSafetensors(tensors);
+    return { weights, header: parseSafetensorsHeader(weights, weights.length) };
+  };
+
+  it('says of an adapter what readAdapter does, and where its factors are, from the header alone', () => {
+    const config = JSON.stringify({ ...plainConfig, base_model_name_or_path: 'org/model', use_rslora: true });
+    const { weights, header: read } = header(plainTensors());
+    const { matrices, ...about } = readAdapterLayout({ config, header: read });
+    const { matrices: whole, ...same } = readAdapter({ config, weights });
+    expect(about).toEqual(same);
+    expect([...matrices.keys()]).toEqual([...whole.keys()]);
+    for (const [module, { a, b, ...pair }] of matrices) {
+      const factors = [a, b].map(({ begin, end, dtype, shape }) =>
+        readFactor({ dtype, shape, bytes: weights.subarray(begin, end) }, module),
+      );
+      expect({ ...pair, a: factors[0], b: factors[1] }).toEqual(whole.get(module));
+    }
+  });
+
+  it('refuses what does not fit the configuration, and leaves values to who reads them', () => {
+    const [a, b] = plainTensors() as [TensorToWrite, TensorToWrite];
+    const config = JSON.stringify(plainConfig);
+    const tensor = expect.objectContaining({ code: 'adapter-tensor' });
+    expect(() => readAdapterLayout({ config, header: header([a]).header })).toThrow(tensor);
+    expect(() => readAdapterLayout({ config: '{', header: header([a, b]).header })).toThrow(
+      expect.objectContaining({ code: 'adapter-config' }),
+    );
+    const poisoned = { ...a, data: a.data.map((value, i) => (i === 1 ? Number.NaN : value)) };
+    const { weights, header: read } = header([poisoned, b]);
+    const pair = readAdapterLayout({ config, header: read }).matrices.get(MODULE);
+    if (!pair) throw new Error('no pair');
+    const { dtype, shape, begin, end } = pair.a;
+    expect(() => readFactor({ dtype, shape, bytes: weights.subarray(begin, end) }, MODULE)).toThrow(
+      /q_proj holds NaN or infinity/,
+    );
   });
 });
 

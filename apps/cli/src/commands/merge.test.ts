@@ -248,6 +248,24 @@ describe('weft merge', () => {
     expect(card).toContain(`- ${at('odd')}: rank 3, weight 1`);
   });
 
+  it('gives the same bytes and the same document from processes of its own', async () => {
+    await adapterFolder(plain('side', 3));
+    await adapterFolder(plain('by-side', 5));
+    await adapterFolder(plain('beside', 4));
+    const into = async (name: string, jobs: string) => {
+      const args = ['--strategy', 'flexlora-carry', '--rank', '5', '--out', at(name), '--jobs', jobs];
+      const { out: _out, ...rest } = await document(
+        ...args,
+        '--global',
+        at('beside'),
+        `${at('side')}=1@${at('beside')}`,
+        `${at('by-side')}=2@${at('beside')}`,
+      );
+      return { rest, bytes: await readFile(at(name, 'adapter_model.safetensors')) };
+    };
+    expect(await into('jobs-3', '3')).toEqual(await into('jobs-1', '1'));
+  });
+
   it('carries the changes onto the global adapter', async () => {
     const global = await adapterFolder(plain('global', 6));
     const names = ['x', 'y'] as const;
@@ -441,6 +459,24 @@ describe('failures', () => {
     expect(JSON.parse(result.out)).toMatchObject({ error: { code, message: expect.stringMatching(message) } });
     await expect(readFile(join(out, 'adapter_config.json'))).rejects.toThrow(/ENOENT/);
   });
+
+  it.each(['1', '2'])(
+    'names the folder and the matrix of a value that is not a number, with --jobs %s',
+    async (jobs) => {
+      const name = `poisoned-${jobs}`;
+      await adapterFolder(plain(name, 4, { change: (own) => ({ ...own, a: poison(own.a) }) }));
+      const args = ['--strategy', 'flexlora', '--rank', '4', '--out', at(`${name}-out`), '--jobs', jobs, '--json'];
+      const { exitCode, err, out } = await merge(...args, at('good'), at(name));
+      expect(exitCode).toBe(1);
+      expect(err).toMatch(
+        new RegExp(
+          `The adapter in \\S*${name} cannot be merged\\.\n {2}because: adapter_model\\.safetensors: model\\.layers\\.0`,
+        ),
+      );
+      expect(JSON.parse(out)).toMatchObject({ error: { code: 'adapter-tensor' } });
+      await expect(readFile(at(`${name}-out`, 'adapter_config.json'))).rejects.toThrow(/ENOENT/);
+    },
+  );
 
   it('does not write over what is there', async () => {
     await mkdir(at('empty'));
