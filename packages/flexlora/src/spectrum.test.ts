@@ -51,34 +51,37 @@ describe('matrixReport', () => {
   it.each([
     [12, 9],
     [60, 50],
-  ])('compares every change of a [%i, %i] with the weighted mean change as the dense matrices would', (out, columns) => {
-    const updates = [
-      updateOf(1, 0.5),
-      updateOf(4, 0.3),
-      updateOf(6, 0.2),
-      { ...updateOf(2, 0), start: null },
-    ].map(({ weight, end, start }) => ({
-      weight,
-      end: randomFactors({ out, in: columns, rank: end.rank }, 'end', end.rank),
-      start: start && randomFactors({ out, in: columns, rank: end.rank }, 'start', end.rank),
-    }));
-    const changes = updates.map(({ end, start }) =>
-      start
-        ? sum([
-            [1, productOf(end)],
-            [-1, productOf(start)],
-          ])
-        : productOf(end),
-    );
-    const mean = sum(changes.map((change, i) => [updates[i]?.weight ?? 0, change] as const));
-    const { cosineToMean } = matrixReport(lowRankOf(randomFactors({ out, in: columns, rank: 1 }, 0)), 0, updates);
-    for (const [i, change] of changes.entries())
-      expect(cosineToMean[i]).toBeCloseTo(inner(change, mean) / (norm(change) * norm(mean)), 10);
-  });
+  ])(
+    'compares every change of a [%i, %i] with the weighted mean change as the dense matrices would',
+    (out, columns) => {
+      const updates = [updateOf(1, 0.5), updateOf(4, 0.3), updateOf(6, 0.2), { ...updateOf(2, 0), start: null }].map(
+        ({ weight, end, start }) => ({
+          weight,
+          end: randomFactors({ out, in: columns, rank: end.rank }, 'end', end.rank),
+          start: start && randomFactors({ out, in: columns, rank: end.rank }, 'start', end.rank),
+        }),
+      );
+      const changes = updates.map(({ end, start }) =>
+        start
+          ? sum([
+              [1, productOf(end)],
+              [-1, productOf(start)],
+            ])
+          : productOf(end),
+      );
+      const mean = sum(changes.map((change, i) => [updates[i]?.weight ?? 0, change] as const));
+      const { cosineToMean } = matrixReport(lowRankOf(randomFactors({ out, in: columns, rank: 1 }, 0)), 0, updates);
+      for (const [i, change] of changes.entries())
+        expect(cosineToMean[i]).toBeCloseTo(inner(change, mean) / (norm(change) * norm(mean)), 10);
+    },
+  );
 
   it('is 0 for all where changes cancel, few or many', () => {
     for (const count of [2, 40]) {
-      const both = [randomFactors({ out: 12, in: 9, rank: 3 }, 'one'), randomFactors({ out: 12, in: 9, rank: 3 }, 'two')];
+      const both = [
+        randomFactors({ out: 12, in: 9, rank: 3 }, 'one'),
+        randomFactors({ out: 12, in: 9, rank: 3 }, 'two'),
+      ];
       const updates = Array.from({ length: count }, (_, i) => ({
         weight: 1 / count,
         end: both[i % 2] as (typeof both)[0],

@@ -64,7 +64,8 @@ describe('lazyFactors', () => {
       }),
     );
     expect(read).toEqual([]);
-    for (const update of updates) expect([update.a[0], update.b[0], update.a[0]]).toEqual(new Array(3).fill(update.b[0]));
+    for (const update of updates)
+      expect([update.a[0], update.b[0], update.a[0]]).toEqual(new Array(3).fill(update.b[0]));
     expect(read).toEqual(updates.flatMap((_, i) => [`${i}a`, `${i}b`]));
     expect([updates[5]?.a[0], updates[0]?.a[0]]).toEqual([5, 0]);
     expect(read.slice(12)).toEqual(['0a']);

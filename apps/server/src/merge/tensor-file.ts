@@ -4,6 +4,7 @@
 import { createHash } from 'node:crypto';
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import {
+  MAX_HEADER_BYTES,
   parseSafetensorsHeader,
   type RawTensor,
   type SafetensorsHeader,
@@ -78,7 +79,9 @@ export class TensorFile {
       const { size, mtimeMs } = fstatSync(handle);
       const prefix = readBytes(handle, path, 0, Math.min(8, size));
       const length = prefix.length < 8 ? 0 : Number(new DataView(prefix.buffer).getBigUint64(0, true));
-      const head = readBytes(handle, path, 0, Math.min(size, 8 + length));
+      // A length that cannot be is for the parser to name, not for us to read.
+      const whole = length > MAX_HEADER_BYTES ? 8 : 8 + length;
+      const head = readBytes(handle, path, 0, Math.min(size, whole));
       return { version: { path, bytes: size, modifiedMs: mtimeMs }, head };
     });
     this.version = version;
