@@ -160,7 +160,7 @@ describe('a step', () => {
         sequence,
       ),
     );
-    const unused = { learningRate: 0, beta1: 0, beta2: 0, eps: 1, weightDecay: 0, step: 1, maxGradNorm: 0 };
+    const unused = { learningRate: 0, weightDecay: 0, step: 1, maxGradNorm: 0 };
     const { loss } = await graph.run(batches, { ...unused, dropoutSeed });
     const found = { loss, gradients: await graph.readFactors('grads') };
     graph.destroy();

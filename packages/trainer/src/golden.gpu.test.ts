@@ -122,7 +122,7 @@ describe.each(['stories260K', 'babyllama-105'])('%s', (name) => {
         model,
         [...adapter.matrices.values()],
         { batch: examples.length, sequence },
-        { training: true },
+        { training: true, optimiser: { name: 'adamw', beta1: betas[0], beta2: betas[1], eps } },
       );
       graph.loadAdapter(adapter);
       const batch = makeBatch(oneExamplePerRow(examples), examples.length, sequence);
@@ -131,9 +131,6 @@ describe.each(['stories260K', 'babyllama-105'])('%s', (name) => {
       for (let step = 1; step <= 11; step += 1) {
         const hyper = {
           learningRate: lr,
-          beta1: betas[0],
-          beta2: betas[1],
-          eps,
           weightDecay: weight_decay,
           step,
           maxGradNorm: 0,

@@ -27,6 +27,7 @@ export * from './metrics/index.ts';
 export * from './model/base-model.ts';
 export * from './model/chat-template.ts';
 export * from './model/tokenizer.ts';
+export * from './optim/optimiser.ts';
 export * from './optim/schedule.ts';
 export * from './plan/decoder.ts';
 export type { FactorKind, Trainable } from './plan/factors.ts';

@@ -8,6 +8,7 @@ import { TrainerError } from './errors.ts';
 import { Evaluator } from './evaluate.ts';
 import { type AdapterSpec, adaptedMatrices, adapterFromBlob, sideFromBlob } from './lora/adapter.ts';
 import { loadModel } from './model/base-model.ts';
+import { type OptimiserName, optimiserOf } from './optim/optimiser.ts';
 import type { ScheduleName } from './optim/schedule.ts';
 import type { Trainable } from './plan/factors.ts';
 import { createFittingGraph } from './plan/fit.ts';
@@ -48,6 +49,9 @@ interface RunShape {
     readonly batchSize: number;
     readonly sequenceLength: number;
     readonly baseDtype: WeightType;
+    /** AdamW unless said. */
+    readonly optimiser?: OptimiserName;
+    readonly momentum?: number;
   };
   /** By rank: rank of the frozen side adapter that comes with it at most. */
   readonly sideRanks?: readonly number[];
@@ -63,6 +67,10 @@ interface TrainingSettings {
   readonly warmupSteps: number;
   readonly weightDecay: number;
   readonly maxGradNorm: number;
+  /** AdamW unless said. */
+  readonly optimiser?: OptimiserName;
+  /** Of SGD; none unless said. */
+  readonly momentum?: number;
   /** Factors that are trained; both unless said. */
   readonly trainable?: Trainable;
   readonly seed: string;
@@ -154,7 +162,7 @@ export class LocalTrainer {
     this.#limits = ownLimits;
     const sequence = Math.min(sequenceLength, model.config.maxPositions);
     const { sideRanks = [] } = run;
-    const question = { ranks, alphaPerRank, targets, shape: { batch, sequence }, sideRanks };
+    const question = { ranks, alphaPerRank, targets, shape: { batch, sequence }, sideRanks, optimiser: optimiserOf(run.settings) };
     const verdicts = await rankVerdicts(model, question, ownLimits);
     return { rank: chooseRank(verdicts), verdicts, ownLimits, stepSeconds: null };
   }
@@ -259,15 +267,17 @@ export class LocalTrainer {
     const shape = { batch: training.batchSize, sequence: sequenceFor(examples, limit) };
     const budget = this.#limits.maxMemoryBytes ?? Number.POSITIVE_INFINITY;
     const { trainable = 'both' } = training;
+    const optimiser = optimiserOf(training);
     const frozen = side ? sideFromBlob(model.config, side) : [];
     const sides = frozen.length > 0 ? [frozen] : [];
-    const key = JSON.stringify([grant, shape, budget, trainable, frozen.map(({ module, rank }) => [module, rank])]);
+    const key = JSON.stringify([grant, shape, budget, trainable, optimiser, frozen.map(({ module, rank }) => [module, rank])]);
     if (this.#graph?.key !== key) {
       this.#dropGraph();
       const found = await createFittingGraph(model, adaptedMatrices(model.config, grant), shape, {
         budget,
         trainable,
         sides,
+        optimiser,
         ...(onCompile ? { onCompile } : {}),
       });
       if (!('made' in found)) {

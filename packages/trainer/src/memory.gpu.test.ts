@@ -3,8 +3,9 @@ import type { Gpu } from '@weft/wgsl-kernels';
 import { openTestGpu, readAsset } from '@weft/wgsl-kernels/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { makeBatch } from './data/batches.ts';
-import { adaptedMatrices, initialAdapter, plainSpec } from './lora/adapter.ts';
+import { adaptedMatrices, factorBytes, initialAdapter, plainSpec } from './lora/adapter.ts';
 import { loadModel, MODEL_FILES } from './model/base-model.ts';
+import { ADAMW, type Optimiser } from './optim/optimiser.ts';
 import { GpuModel } from './plan/gpu-model.ts';
 import type { StepOptions } from './plan/layout.ts';
 import { planMemory } from './plan/memory.ts';
@@ -80,6 +81,8 @@ describe('a training step of stories260K, batch 8 × T 128', () => {
     ['both', { training: true, microBatch: 1, checkpoint: true }],
     ['dropout', { training: true, dropout: 0.1 }],
     ['B trained alone', { training: true, trainable: 'B' }],
+    ['SGD', { training: true, optimiser: { name: 'sgd', momentum: 0 } }],
+    ['SGD with momentum', { training: true, optimiser: { name: 'sgd', momentum: 0.9 } }],
     ['a limit that cuts what is wide', { training: true, slabLimit: 4 * 512 * 64 }],
   ])('takes the planned bytes with %s', async (_name, options) => {
     const matrices = adaptedMatrices(model.config, spec);
@@ -140,6 +143,22 @@ describe('choice of rank', () => {
     ).toBe(8);
     const none = await rankVerdicts(model, question, { ...NO_LIMITS, maxMemoryBytes: 1000 });
     expect(() => chooseRank(none)).toThrow(/No rank of this run fits/);
+  });
+
+  it('counts what the optimiser keeps', async () => {
+    const bytes = async (optimiser: Optimiser) =>
+      (await rankVerdicts(model, { ...question, optimiser }, NO_LIMITS)).map(({ memoryBytes }) => memoryBytes);
+    const [adamw, plain] = [await bytes(ADAMW), await bytes({ name: 'sgd', momentum: 0 })];
+    for (const [i, rank] of question.ranks.entries()) {
+      const parameters = factorBytes(adaptedMatrices(model.config, plainSpec(rank)));
+      expect((adamw[i] ?? 0) - (plain[i] ?? 0)).toBeGreaterThanOrEqual(2 * parameters);
+    }
+    // The room that AdamW needs for rank 8 is enough for more without moments.
+    const tight = { ...NO_LIMITS, maxMemoryBytes: (adamw[2] ?? 0) - 1 };
+    const way = { microBatch: 4, checkpoint: false };
+    const chosen = async (optimiser: Optimiser) =>
+      chooseRank(await rankVerdicts(model, { ...question, optimiser, way }, tight));
+    expect([await chosen(ADAMW), await chosen({ name: 'sgd', momentum: 0 })]).toEqual([4, 8]);
   });
 
   it('meets a device that has no room, after trying every way to need less', async () => {

@@ -4,6 +4,7 @@ import type { ModelConfig, Projection } from '@weft/formats';
 import { TrainerError } from './errors.ts';
 import { type AdaptedMatrix, type AdapterSpec, adaptedMatrices, factorBytes, plainSpec } from './lora/adapter.ts';
 import type { BaseModel } from './model/base-model.ts';
+import { ADAMW, type Optimiser } from './optim/optimiser.ts';
 import { tryFit, type Unfit } from './plan/fit.ts';
 import type { GpuModel } from './plan/gpu-model.ts';
 import type { StepOptions, StepShape } from './plan/layout.ts';
@@ -36,6 +37,8 @@ export interface RankQuestion {
   readonly shape: StepShape;
   /** By rank of `ranks`: rank of the frozen side adapter that comes with it; none unless given. */
   readonly sideRanks?: readonly number[];
+  /** What steps update by; AdamW unless said. Plain SGD keeps nothing, so larger ranks fit. */
+  readonly optimiser?: Optimiser;
   /** What is fixed of the way a step is run; the rest is chosen to fit. */
   readonly way?: Pick<StepOptions, 'microBatch' | 'checkpoint'>;
 }
@@ -82,7 +85,7 @@ export async function rankVerdicts(model: GpuModel, question: RankQuestion, limi
   for (const rank of [...question.ranks].sort((a, b) => a - b)) {
     const matrices = adaptedMatrices(model.config, specOf(question, rank));
     const sides = sidesOf(model.config, question, rank);
-    const way = { ...question.way, sides };
+    const way = { ...question.way, sides, optimiser: question.optimiser ?? ADAMW };
     const uploadBytes = factorBytes(matrices) + HEADER_BYTES;
     const own = beyondOwnLimits(rank, uploadBytes, limits);
     const fit =
@@ -128,6 +131,7 @@ export function plannedMemory(
     const { plan, fits } = fitMemory(config, matrices, question.shape, {
       ...question.way,
       sides: sidesOf(config, question, rank),
+      ...(question.optimiser ? { optimiser: question.optimiser } : {}),
       budget: Number.POSITIVE_INFINITY,
       ...options,
     });

@@ -1,4 +1,4 @@
-// A training in progress as a file: factors, AdamW's moments and counts, in one safetensors blob with PEFT names. Together
+// A training in progress as a file: factors, the optimiser's moments and counts, in one safetensors blob with PEFT names. Together
 // with the rows and the settings it continues as if training had never stopped.
 import {
   FormatError,
@@ -11,6 +11,7 @@ import {
 } from '@weft/formats';
 import { z } from 'zod';
 import { TrainerError } from './errors.ts';
+import { MOMENTS, type Moment } from './optim/optimiser.ts';
 import type { OptimiserState } from './plan/step.ts';
 
 /** What a training has done so far. */
@@ -33,6 +34,8 @@ const count = z.number().nonnegative();
 const metadataSchema = z.object({
   baseModel: z.string(),
   rslora: z.boolean(),
+  /** Those the optimiser keeps. */
+  moments: z.array(z.enum(MOMENTS)),
   tally: z.object({
     steps: z.int().nonnegative(),
     losses: z.array(z.number()),
@@ -44,24 +47,30 @@ const metadataSchema = z.object({
   matrices: z.array(z.object({ module: z.string(), alpha: z.number().positive(), scale: z.number().positive() })),
 });
 
-const KINDS = ['params', 'm', 'v'] as const;
-const tensorName = (kind: (typeof KINDS)[number], module: string, factor: 'A' | 'B'): string =>
-  `${kind === 'params' ? '' : `adamw.${kind}.`}${peftTensorName(module, factor)}`;
+type Kind = 'params' | Moment;
+const tensorName = (kind: Kind, module: string, factor: 'A' | 'B'): string =>
+  `${kind === 'params' ? '' : `optimiser.${kind}.`}${peftTensorName(module, factor)}`;
 
 /** `metadata`: what else the file's header is to say, such as the settings it was trained with. */
 export function writeSnapshot(
   { adapter, optimiser, tally }: TrainSnapshot,
   metadata: Readonly<Record<string, string>> = {},
 ): Uint8Array {
-  const parts = { params: adapter.matrices, m: optimiser.m, v: optimiser.v };
-  const tensors = KINDS.flatMap((kind) =>
-    [...parts[kind].values()].flatMap(({ module, rank, in: columns, out, a, b }) => [
+  const parts: [Kind, ReadonlyMap<string, LoraFactors>][] = [['params', adapter.matrices], ...optimiser];
+  const tensors = parts.flatMap(([kind, part]) =>
+    [...part.values()].flatMap(({ module, rank, in: columns, out, a, b }) => [
       { name: tensorName(kind, module, 'A'), dtype: 'F32' as const, shape: [rank, columns], data: a },
       { name: tensorName(kind, module, 'B'), dtype: 'F32' as const, shape: [out, rank], data: b },
     ]),
   );
   const matrices = [...adapter.matrices.values()].map(({ module, alpha, scale }) => ({ module, alpha, scale }));
-  const document = { baseModel: adapter.baseModel, rslora: adapter.rslora, tally, matrices };
+  const document = {
+    baseModel: adapter.baseModel,
+    rslora: adapter.rslora,
+    moments: [...optimiser.keys()],
+    tally,
+    matrices,
+  };
   return writeSafetensors(tensors, { ...metadata, format: 'pt', weft_snapshot: JSON.stringify(document) });
 }
 
@@ -78,7 +87,7 @@ export function readSnapshot(bytes: Uint8Array, file = 'the snapshot'): TrainSna
   } catch (cause) {
     return fail('is a snapshot whose metadata cannot be read', cause);
   }
-  const read = (kind: (typeof KINDS)[number]): Map<string, LoraFactors> =>
+  const read = (kind: Kind): Map<string, LoraFactors> =>
     new Map(
       document.matrices.map(({ module, alpha, scale }) => {
         const a = tensors.get(tensorName(kind, module, 'A')) ?? fail(`lacks ${kind} of ${module}`);
@@ -92,6 +101,7 @@ export function readSnapshot(bytes: Uint8Array, file = 'the snapshot'): TrainSna
         return [module, { module, rank, in: columns, out, alpha, scale, a: first, b: second }];
       }),
     );
-  const { baseModel, rslora, tally } = document;
-  return { adapter: { baseModel, rslora, matrices: read('params') }, optimiser: { m: read('m'), v: read('v') }, tally };
+  const { baseModel, rslora, moments, tally } = document;
+  const optimiser = new Map(moments.map((moment) => [moment, read(moment)]));
+  return { adapter: { baseModel, rslora, matrices: read('params') }, optimiser, tally };
 }

@@ -1,4 +1,4 @@
-// Local training: a number of AdamW steps on shuffled rows, from start factors, or from a snapshot, to trained ones.
+// Local training: a number of optimiser steps on shuffled rows, from start factors, or from a snapshot, to trained ones.
 import type { LoraAdapter, LoraFactors } from '@weft/formats';
 import { type Batch, trainingBatches } from './data/batches.ts';
 import type { Example } from './data/examples.ts';
@@ -131,9 +131,6 @@ export async function train(
       const began = performance.now();
       const running = graph.run(batch, {
         learningRate: learningRateAt({ ...settings }, step),
-        beta1: 0.9,
-        beta2: 0.999,
-        eps: 1e-8,
         weightDecay: settings.weightDecay,
         maxGradNorm: settings.maxGradNorm,
         step,

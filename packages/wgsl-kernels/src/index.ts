@@ -15,6 +15,7 @@ export * from './kernels/reduce/reduce.ts';
 export * from './kernels/rms-norm/rms-norm.ts';
 export * from './kernels/rms-norm-rope/rms-norm-rope.ts';
 export * from './kernels/rope/rope.ts';
+export * from './kernels/sgd/sgd.ts';
 export * from './kernels/shared/rows.ts';
 export * from './kernels/swiglu/swiglu.ts';
 export * from './runtime/arena.ts';

@@ -1,9 +1,11 @@
 // Where the factors of an adapter lie on the GPU: flat tensors, one after the other, cut where one would be larger than a
-// binding covers. Trained factors come with gradients and both AdamW moments laid out the same; frozen ones do not.
+// binding covers. Trained factors come with gradients, and what the optimiser keeps of them, laid out the same; frozen ones
+// do not.
 import type { LoraFactors } from '@weft/formats';
 import { type ArenaPlan, subTensor, type Tensor, type TensorRef } from '@weft/wgsl-kernels';
 import { TrainerError } from '../errors.ts';
 import type { AdaptedMatrix } from '../lora/adapter.ts';
+import type { Moment } from '../optim/optimiser.ts';
 
 /** Which factors are trained. The other ones stay as they are (FFA-LoRA, Sun et al. 2024, trains B alone). */
 export type Trainable = 'both' | 'A' | 'B';
@@ -12,7 +14,13 @@ export type Trainable = 'both' | 'A' | 'B';
 export interface Flat {
   readonly elements: number;
   readonly params: TensorRef;
-  readonly training: { readonly grads: TensorRef; readonly m: TensorRef; readonly v: TensorRef } | null;
+  readonly training: { readonly grads: TensorRef; readonly moments: ReadonlyMap<Moment, TensorRef> } | null;
+}
+
+/** What a flat tensor has of `kind`; null where it has none. */
+function tensorOf({ params, training }: Flat, kind: FactorKind): TensorRef | null {
+  if (kind === 'params') return params;
+  return (kind === 'grads' ? training?.grads : training?.moments.get(kind)) ?? null;
 }
 
 interface Place {
@@ -28,7 +36,7 @@ export interface FactorPlaces {
   readonly b: Place;
 }
 
-export type FactorKind = 'params' | 'grads' | 'm' | 'v';
+export type FactorKind = 'params' | 'grads' | Moment;
 
 const alignElements = (elements: number): number => Math.ceil(elements / 64) * 64;
 
@@ -44,8 +52,7 @@ function planFlats(
   plan: ArenaPlan,
   name: string,
   wanted: readonly Wanted[],
-  trained: boolean,
-  limit: number,
+  { trained, moments, limit }: { trained: boolean; moments: readonly Moment[]; limit: number },
 ): { flats: Flat[]; places: Map<Wanted, Place> } {
   const groups: { items: { wanted: Wanted; at: number }[]; elements: number }[] = [];
   for (const item of wanted) {
@@ -61,7 +68,9 @@ function planFlats(
   const places = new Map<Wanted, Place>();
   const flats = groups.map(({ items, elements }, i): Flat => {
     const tensor = (what: string) => plan.tensor(`${name}.${what}.${i}`, [elements]);
-    const training = trained ? { grads: tensor('grads'), m: tensor('m'), v: tensor('v') } : null;
+    const training = trained
+      ? { grads: tensor('grads'), moments: new Map(moments.map((moment) => [moment, tensor(moment)])) }
+      : null;
     const flat = { elements, params: tensor(trained ? 'params' : 'frozen'), training };
     for (const { wanted: item, at } of items) places.set(item, { flat, at, shape: item.shape });
     return flat;
@@ -79,12 +88,15 @@ export class FactorLayout {
     this.places = places;
   }
 
-  /** Plans every factor of `matrices`; `trainable` null freezes them all. Throws GpuError 'shape' for one beyond `limit`. */
+  /**
+   * Plans every factor of `matrices`; `trainable` null freezes them all. `moments`: what the optimiser keeps of trained ones.
+   * Throws GpuError 'shape' for one beyond `limit`.
+   */
   static plan(
     plan: ArenaPlan,
     name: string,
     matrices: readonly AdaptedMatrix[],
-    { trainable, limit }: { trainable: Trainable | null; limit: number },
+    { trainable, moments = [], limit }: { trainable: Trainable | null; moments?: readonly Moment[]; limit: number },
   ): FactorLayout {
     const wanted = matrices.map((matrix) => {
       const { rank, in: columns, out } = matrix;
@@ -102,8 +114,7 @@ export class FactorLayout {
         plan,
         name,
         all.filter((item) => item.trained === trained),
-        trained,
-        limit,
+        { trained, moments, limit },
       ),
     );
     const placeOf = (item: Wanted): Place => {
@@ -131,7 +142,7 @@ export class FactorLayout {
   view(module: string, factor: 'a' | 'b', kind: FactorKind): Tensor | null {
     const place = this.places.get(module)?.[factor];
     if (!place) return null;
-    const tensor = kind === 'params' ? place.flat.params : place.flat.training?.[kind];
+    const tensor = tensorOf(place.flat, kind);
     return tensor ? subTensor(tensor, place.at, place.shape) : null;
   }
 
@@ -152,7 +163,7 @@ export class FactorLayout {
       }
       for (const factor of ['a', 'b'] as const) {
         const { flat, at } = places[factor];
-        const tensor = kind === 'params' ? flat.params : flat.training?.[kind];
+        const tensor = tensorOf(flat, kind);
         if (!tensor) continue;
         const content = contents.get(tensor) ?? new Float32Array(flat.elements);
         content.set(own[factor], at);
@@ -167,7 +178,7 @@ export class FactorLayout {
     return new Map(
       [...this.places.values()].map(({ matrix, ...places }) => {
         const read = ({ flat, at, shape: [rows, columns] }: Place): Float32Array => {
-          const tensor = kind === 'params' ? flat.params : flat.training?.[kind];
+          const tensor = tensorOf(flat, kind);
           const content = tensor && contents.get(tensor);
           return content ? content.slice(at, at + rows * columns) : new Float32Array(rows * columns);
         };
@@ -179,7 +190,7 @@ export class FactorLayout {
   /** The tensors of one kind. */
   tensors(kind: FactorKind): TensorRef[] {
     return this.flats.flatMap((flat) => {
-      const tensor = kind === 'params' ? flat.params : flat.training?.[kind];
+      const tensor = tensorOf(flat, kind);
       return tensor ? [tensor] : [];
     });
   }

@@ -3,9 +3,7 @@
 // block's activations are kept or recomputed is nothing but a question of which tensors the backward pass binds.
 import type { LoraFactors, ModelConfig } from '@weft/formats';
 import {
-  ADAMW_HYPER_SIZE,
   ArenaPlan,
-  adamw,
   embeddingForward,
   gradientNorm,
   type KernelCall,
@@ -20,6 +18,7 @@ import {
   type TensorRef,
 } from '@weft/wgsl-kernels';
 import type { AdaptedMatrix } from '../lora/adapter.ts';
+import { ADAMW, hyperSizeOf, momentsOf, type Optimiser, updateCalls } from '../optim/optimiser.ts';
 import { attendWithin, type BlockActivations, blockBackward, blockForward } from './block.ts';
 import { GraphBuilder, type ModelWeights } from './builder.ts';
 import { FactorLayout, type Trainable } from './factors.ts';
@@ -40,6 +39,8 @@ export interface StepOptions {
   /** Keep only each block's input, and compute the rest again in the backward pass (Chen et al. 2016). */
   readonly checkpoint?: boolean;
   readonly trainable?: Trainable;
+  /** What a step updates the factors by; AdamW unless said. */
+  readonly optimiser?: Optimiser;
   /** Share of the inputs of A that is dropped while training; 0 turns it off. */
   readonly dropout?: number;
   /** Frozen adapters whose products are added beside the one in training. */
@@ -75,6 +76,7 @@ export interface StepLayout {
   readonly checkpoint: boolean;
   readonly plan: ArenaPlan;
   readonly tensors: StepTensors;
+  readonly optimiser: Optimiser;
   readonly factors: FactorLayout;
   readonly sides: readonly FactorLayout[];
   /** Zeroed when a step begins. */
@@ -170,16 +172,20 @@ function backward(
   }
 }
 
-/** Norm of all gradients, and AdamW on every trained factor. */
-function update(factors: FactorLayout, tensors: StepTensors, partials: Tensor, options: StepOptions): KernelCall[] {
+/** Norm of all gradients, and the optimiser on every trained factor. */
+function update(
+  { factors, tensors, optimiser }: Pick<StepLayout, 'factors' | 'tensors' | 'optimiser'>,
+  partials: Tensor,
+  options: StepOptions,
+): KernelCall[] {
   const norm = subTensor(tensors.report, REPORT_NORM_AT, [2]);
   const { hyper } = tensors;
   return [
     ...gradientNorm({ grads: factors.tensors('grads'), partials, out: norm }),
     ...(options.update === false || !hyper
       ? []
-      : factors.trained.flatMap(({ flat, training: { grads, m, v } }) =>
-          adamw({ param: flat.params, grad: grads, m, v, hyper, norm }),
+      : factors.trained.flatMap(({ flat, training: { grads, moments } }) =>
+          updateCalls(optimiser, { param: flat.params, grad: grads, moments }, { hyper, norm }),
         )),
   ];
 }
@@ -196,11 +202,12 @@ export function planStep(
   options: StepOptions,
 ): StepLayout {
   const limit = options.slabLimit ?? SLAB_BYTES;
-  const { training, microBatch = shape.batch, checkpoint = false, dropout = 0 } = options;
+  const { training, microBatch = shape.batch, checkpoint = false, dropout = 0, optimiser = ADAMW } = options;
   const rows = microBatch * shape.sequence;
   const plan = new ArenaPlan(limit);
   const factors = FactorLayout.plan(plan, 'lora', matrices, {
     trainable: training ? (options.trainable ?? 'both') : null,
+    moments: momentsOf(optimiser),
     limit,
   });
   const sides = (options.sides ?? []).map((side, i) =>
@@ -219,7 +226,7 @@ export function planStep(
     sin: plan.tensor('rope.sin', [shape.sequence, half]),
     lossRows: plan.tensor('loss.rows', [rows]),
     report: plan.tensor('report', [REPORT_ELEMENTS]),
-    hyper: trains ? plan.tensor('adam.hyper', [ADAMW_HYPER_SIZE]) : null,
+    hyper: trains ? plan.tensor('hyper', [hyperSizeOf(optimiser)]) : null,
     dropoutSeed: training && dropout > 0 ? plan.tensor('dropout.seed', [2], 'u32') : null,
   };
   const g = new GraphBuilder({
@@ -245,10 +252,11 @@ export function planStep(
     checkpoint,
     plan,
     tensors,
+    optimiser,
     factors,
     sides,
     cleared: [tensors.report, ...factors.tensors('grads')],
     micro: g.calls,
-    update: partials ? update(factors, tensors, partials, options) : [],
+    update: partials ? update({ factors, tensors, optimiser }, partials, options) : [],
   };
 }

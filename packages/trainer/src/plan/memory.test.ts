@@ -2,6 +2,7 @@
 import { parseModelConfig } from '@weft/formats';
 import { describe, expect, it } from 'vitest';
 import { adaptedMatrices, plainSpec } from '../lora/adapter.ts';
+import { ADAMW, type Optimiser, optimiserOf } from '../optim/optimiser.ts';
 import { fitMemory, planMemory, stepVariants } from './memory.ts';
 
 /** Sizes of Llama 3.2 1B, from its public configuration. */
@@ -57,6 +58,26 @@ describe('memory of Llama 3.2 1B, rank 16, T 512', () => {
     expect(totals[3]).toBeLessThan(0.68 * parameters);
     const kept = planMemory(llama1b, matrices, shape).activations;
     expect(planMemory(llama1b, matrices, shape, { checkpoint: true }).activations).toBeLessThan(kept / 4);
+  });
+});
+
+describe('what an optimiser keeps', () => {
+  const planOf = (optimiser: Optimiser) => planMemory(llama1b, matrices, shape, { optimiser });
+  const adamw = planOf(ADAMW);
+
+  it('is two numbers a factor for AdamW, one for SGD with momentum, none for SGD, and nothing else differs', () => {
+    const [velocity, plain] = [planOf({ name: 'sgd', momentum: 0.9 }), planOf({ name: 'sgd', momentum: 0 })];
+    expect([adamw, velocity, plain].map(({ optimiser }) => optimiser / adamw.gradients)).toEqual([2, 1, 0]);
+    expect(adamw.total - velocity.total).toBe(adamw.gradients);
+    expect(adamw.total - plain.total).toBe(2 * adamw.gradients);
+    expect(plain.dispatches).toBe(adamw.dispatches);
+  });
+
+  it('is refused where it cannot be', () => {
+    expect(optimiserOf({})).toBe(ADAMW);
+    expect(optimiserOf({ optimiser: 'sgd', momentum: 0.5 })).toEqual({ name: 'sgd', momentum: 0.5 });
+    expect(() => optimiserOf({ momentum: 0.9 })).toThrow(expect.objectContaining({ code: 'bad-settings' }));
+    expect(() => optimiserOf({ optimiser: 'sgd', momentum: 1 })).toThrow(/never forgets/);
   });
 });
 

@@ -4,6 +4,7 @@ import type { ModelConfig } from '@weft/formats';
 import { GpuError, type TensorRef, uniformBytes, type WeightType } from '@weft/wgsl-kernels';
 import { TrainerError } from '../errors.ts';
 import type { AdaptedMatrix } from '../lora/adapter.ts';
+import { MOMENTS } from '../optim/optimiser.ts';
 import { planWeights, weightsIn } from './gpu-model.ts';
 import { planStep, READBACK_DEPTH, REPORT_ELEMENTS, type StepOptions, type StepShape } from './layout.ts';
 import { stepParts } from './step.ts';
@@ -19,7 +20,7 @@ export interface MemoryPlan {
   readonly adapter: number;
   /** Gradients of the factors. */
   readonly gradients: number;
-  /** AdamW's moments. */
+  /** What the optimiser keeps of every trained factor: AdamW's moments, SGD's velocity, nothing without momentum. */
   readonly optimiser: number;
   /** Batch, rotary tables, loss by row, report. */
   readonly inputs: number;
@@ -55,7 +56,7 @@ export function planMemory(
   const { factors, sides, plan, microBatch, checkpoint, micro, update } = layout;
   const adapter = sum([factors, ...sides].flatMap((each) => each.tensors('params')));
   const gradients = sum(factors.tensors('grads'));
-  const optimiser = sum([...factors.tensors('m'), ...factors.tensors('v')]);
+  const optimiser = sum(MOMENTS.flatMap((moment) => factors.tensors(moment)));
   const activations = plan.sharedBytes;
   const uniforms = stepParts(layout).reduce((bytes, calls) => bytes + uniformBytes(calls), 0);
   const readback = 4 * REPORT_ELEMENTS * READBACK_DEPTH;

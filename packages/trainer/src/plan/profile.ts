@@ -37,7 +37,7 @@ export async function profileStep(
     makeBatch(Array.from({ length: microBatch }, row), microBatch, shape.sequence),
   );
   graph.loadAdapter(initialAdapter(config, spec, 'profile'));
-  const hyper = { learningRate: 1e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, maxGradNorm: 1 };
+  const hyper = { learningRate: 1e-4, weightDecay: 0, maxGradNorm: 1 };
   let step = 0;
   const once = async () => {
     step += 1;

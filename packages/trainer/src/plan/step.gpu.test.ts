@@ -1,6 +1,6 @@
 // Every way to run a step gives the same numbers: recomputed activations, micro-batches, packed rows, frozen factors and
 // side adapters, and a snapshot in the middle.
-import type { LoraAdapter, LoraFactors } from '@weft/formats';
+import { type LoraAdapter, type LoraFactors, readSafetensors } from '@weft/formats';
 import type { Gpu } from '@weft/wgsl-kernels';
 import { openTestGpu, readAsset } from '@weft/wgsl-kernels/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -10,6 +10,7 @@ import { evaluateLoss } from '../evaluate.ts';
 import { type LossAndGradients, lossAndGradients } from '../gradients.ts';
 import { initialAdapter, plainSpec } from '../lora/adapter.ts';
 import { loadModel, MODEL_FILES } from '../model/base-model.ts';
+import { ADAMW, type Optimiser } from '../optim/optimiser.ts';
 import { seededRandom } from '../random.ts';
 import { readSnapshot, type TrainSnapshot, writeSnapshot } from '../snapshot.ts';
 import { train } from '../train.ts';
@@ -182,11 +183,17 @@ describe('a snapshot', () => {
   const rows = oneExamplePerRow(examples);
   const shape = { batch: 2, sequence: 16 };
 
-  it('continues as if training had never stopped, also through its file', async () => {
+  const SGD = { name: 'sgd', momentum: 0 } as const;
+  it.each<[string, Optimiser, number]>([
+    ['AdamW', ADAMW, 3],
+    ['SGD', SGD, 1],
+    ['SGD with momentum', { ...SGD, momentum: 0.9 }, 2],
+  ])('continues as if training had never stopped, also through its file: %s', async (_name, optimiser, vectors) => {
     const adapter = adapterOf(3, 'a');
     const graph = await StepGraph.create(model, [...adapter.matrices.values()], shape, {
       training: true,
       dropout: 0.1,
+      optimiser,
     });
     const snapshots: TrainSnapshot[] = [];
     const onSnapshot = (snapshot: TrainSnapshot) => void snapshots.push(snapshot);
@@ -195,11 +202,32 @@ describe('a snapshot', () => {
     expect(watched.losses).toEqual(whole.losses);
     expect(snapshots.length).toBeGreaterThan(2);
     for (const snapshot of snapshots) {
+      const file = readSafetensors(writeSnapshot(snapshot));
+      expect(file.tensors.size).toBe(vectors * 2 * adapter.matrices.size);
       const resumed = await train(graph, readSnapshot(writeSnapshot(snapshot)), rows, settings);
       expect(resumed).toMatchObject({ losses: whole.losses, steps: whole.steps, targetTokens: whole.targetTokens });
       expect([...resumed.factors]).toEqual([...whole.factors]);
     }
     graph.destroy();
+  });
+
+  it('of another optimiser is refused', async () => {
+    const adapter = adapterOf(2, 'a');
+    const graphOf = (optimiser: Optimiser) =>
+      StepGraph.create(model, [...adapter.matrices.values()], shape, { training: true, optimiser });
+    const [adamw, plain] = [await graphOf(ADAMW), await graphOf(SGD)];
+    const snapshots: TrainSnapshot[] = [];
+    const onSnapshot = (snapshot: TrainSnapshot) => void snapshots.push(snapshot);
+    await train(adamw, adapter, rows, settings, { snapshotMs: 0, onSnapshot });
+    await train(plain, adapter, rows, settings, { snapshotMs: 0, onSnapshot });
+    for (const [graph, snapshot] of [
+      [plain, snapshots[0]],
+      [adamw, snapshots.at(-1)],
+    ] as const) {
+      if (!snapshot) throw new Error('No snapshot was taken.');
+      await expect(train(graph, snapshot, rows, settings)).rejects.toMatchObject({ code: 'bad-snapshot' });
+      graph.destroy();
+    }
   });
 
   it('names files that are none', () => {

@@ -1,11 +1,9 @@
-// One training step as recorded plans: forward, loss and backward for a micro-batch, then gradient norm and AdamW. Made
+// One training step as recorded plans: forward, loss and backward for a micro-batch, then gradient norm and optimiser. Made
 // once for a shape and a spec, replayed for every batch; a batch changes the content of a few small tensors and nothing
 // else. A step of one micro-batch is one plan.
 import type { LoraAdapter, LoraFactors } from '@weft/formats';
 import {
-  type AdamwHyper,
   type Arena,
-  adamwHyper,
   chooseVariants,
   compileCalls,
   type KernelCall,
@@ -23,6 +21,7 @@ import {
 import type { Batch } from '../data/batches.ts';
 import { TrainerError } from '../errors.ts';
 import type { AdaptedMatrix } from '../lora/adapter.ts';
+import { hyperOf, MOMENTS, type Moment, momentsOf, type StepHyper } from '../optim/optimiser.ts';
 import type { FactorKind } from './factors.ts';
 import { type GpuModel, slabLimit } from './gpu-model.ts';
 import {
@@ -43,14 +42,11 @@ export interface StepOutcome {
   readonly gradientNorm: number;
 }
 
-/** First and second moments of AdamW, in the place of the factors they belong to. */
-export interface OptimiserState {
-  readonly m: ReadonlyMap<string, LoraFactors>;
-  readonly v: ReadonlyMap<string, LoraFactors>;
-}
+/** What the optimiser keeps, in the place of the factors it belongs to: as many moments as it has. */
+export type OptimiserState = ReadonlyMap<Moment, ReadonlyMap<string, LoraFactors>>;
 
 /** What a step takes beside its batch. */
-export interface StepInput extends AdamwHyper {
+export interface StepInput extends StepHyper {
   /** Seeds the dropout masks of this step; unused without dropout. */
   readonly dropoutSeed?: number;
 }
@@ -162,7 +158,7 @@ export class StepGraph {
     if (factors.trained.length === 0) return;
     const { gpu } = this.#model;
     const encoder = gpu.device.createCommandEncoder();
-    for (const kind of ['m', 'v', 'grads'] as const) {
+    for (const kind of [...MOMENTS, 'grads'] as const) {
       for (const ref of factors.tensors(kind)) {
         const tensor = this.#arena.get(ref);
         encoder.clearBuffer(tensor.buffer, tensor.offset, tensor.bytes);
@@ -171,10 +167,17 @@ export class StepGraph {
     gpu.submit([encoder.finish()]);
   }
 
-  /** Goes on with an optimiser's state, after {@link loadAdapter}. Throws TrainerError 'rank-mismatch'. */
+  /** Goes on with an optimiser's state, after {@link loadAdapter}. Throws TrainerError 'rank-mismatch' or 'bad-snapshot'. */
   loadOptimiser(state: OptimiserState): void {
-    this.#write(this.layout.factors.gather('m', state.m));
-    this.#write(this.layout.factors.gather('v', state.v));
+    const { optimiser, factors } = this.layout;
+    const own = momentsOf(optimiser);
+    if ([...state.keys()].sort().join() !== own.join()) {
+      throw new TrainerError(
+        'bad-snapshot',
+        `The snapshot is of another optimiser: it holds ${state.size} moments, ${optimiser.name} keeps ${own.length}. Go on with the one it was trained by.`,
+      );
+    }
+    for (const [moment, values] of state) this.#write(factors.gather(moment, values));
   }
 
   /** Submits of one step, and of its results' way back. */
@@ -258,7 +261,7 @@ export class StepGraph {
       1,
       batches.reduce((sum, { targetTokens }) => sum + targetTokens, 0),
     );
-    if (tensors.hyper && input) this.#write(new Map([[tensors.hyper, adamwHyper(input)]]));
+    if (tensors.hyper && input) this.#write(new Map([[tensors.hyper, hyperOf(this.layout.optimiser, input)]]));
     const [first, micro, update] = this.#plans;
     const order = [
       ...(micro ? [{ plan: first, batch: null }] : []),
@@ -290,9 +293,11 @@ export class StepGraph {
     return factors.scatter(kind, contents);
   }
 
-  /** AdamW's moments as they stand. */
+  /** What the optimiser keeps, as it stands. */
   async readOptimiser(): Promise<OptimiserState> {
-    return { m: await this.readFactors('m'), v: await this.readFactors('v') };
+    const state = new Map<Moment, ReadonlyMap<string, LoraFactors>>();
+    for (const moment of momentsOf(this.layout.optimiser)) state.set(moment, await this.readFactors(moment));
+    return state;
   }
 
   /** Cross-entropy of every row of the last micro-batch [N], nats; 0 where nothing is labelled. */

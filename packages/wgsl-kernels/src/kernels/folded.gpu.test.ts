@@ -19,6 +19,7 @@ import { matmulNN, matmulNT, matmulTN } from './matmul/matmul.ts';
 import { rmsNormBackward, rmsNormForward } from './rms-norm/rms-norm.ts';
 import { rmsNormRopeBackward, rmsNormRopeForward } from './rms-norm-rope/rms-norm-rope.ts';
 import { ropeBackward, ropeForward, ropeQueryKeyForward } from './rope/rope.ts';
+import { sgd, sgdHyper } from './sgd/sgd.ts';
 import { swigluBackward, swigluForward } from './swiglu/swiglu.ts';
 
 const random = randomNumbers(11);
@@ -82,6 +83,12 @@ describe('folded dispatches', () => {
     },
     adamw,
   );
+  const descent = {
+    ...{ param: changed(floats(COUNT)), grad: floats(COUNT), velocity: moment() },
+    ...{ hyper: constant(sgdHyper({ ...hyper, momentum: 0.9 })), norm: constant(Float32Array.of(1, 0)) },
+  };
+  same('sgd with momentum', descent, sgd);
+  same('sgd', descent, ({ velocity: _, ...tensors }) => sgd(tensors));
 
   const heads = { heads: 4, kvHeads: 2, headSize: D / 4, window: 50 };
   const attended = {

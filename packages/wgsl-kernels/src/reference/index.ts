@@ -9,4 +9,5 @@ export * from './matmul.ts';
 export * from './numbers.ts';
 export * from './rms-norm.ts';
 export * from './rope.ts';
+export * from './sgd.ts';
 export * from './swiglu.ts';

@@ -21,6 +21,7 @@ import {
   rmsNorm,
   rmsNormGradient,
   rope,
+  sgd,
   sumOf,
   swiglu,
   swigluGradient,
@@ -173,5 +174,21 @@ describe('reference', () => {
     const clipped = adamw({ param: [0, 0], m: zero, v: zero }, [3, -4], { ...settings, maxGradNorm: 1 });
     expect(clipped.m[0]).toBeCloseTo(0.1 * 0.6, 6);
     expect(clipped.v[1]).toBeCloseTo(0.01 * 0.64, 6);
+  });
+
+  it('steps as SGD does', () => {
+    // Worked by hand: g = clip·grad + 0.5·p, v = 0.9·v + g, p = p − 0.1·v.
+    const settings = { learningRate: 0.1, momentum: 0.9, weightDecay: 0.5, maxGradNorm: 0 };
+    const first = sgd({ param: [2, -1], velocity: [0, 0] }, [3, -4], settings);
+    expect([...first.velocity]).toEqual([4, -4.5]);
+    expect(first.param[0]).toBeCloseTo(1.6, 12);
+    expect(first.param[1]).toBeCloseTo(-0.55, 12);
+    const second = sgd(first, [1, 0], settings);
+    expect(second.velocity[0]).toBeCloseTo(0.9 * 4 + 1 + 0.8, 12);
+    expect(second.param[1]).toBeCloseTo(-0.55 - 0.1 * (0.9 * -4.5 - 0.275), 12);
+    // The norm of all parameters decides, also where these are only some of them.
+    const still = { learningRate: 1, momentum: 0, weightDecay: 0, maxGradNorm: 1 };
+    expect(sgd({ param: [0, 0], velocity: [0, 0] }, [3, -4], still).param[0]).toBeCloseTo(-0.6, 6);
+    expect(sgd({ param: [0], velocity: [0] }, [3], still, 10).param[0]).toBeCloseTo(-0.3, 6);
   });
 });
