@@ -89,6 +89,41 @@ describe('the adapter written', () => {
   });
 });
 
+describe('the optimiser', () => {
+  const options = ['--rank', '4', '--steps', '3', '--batch', '2', '--lr', '0.5', '--schedule', 'constant'];
+
+  it('is AdamW, SGD, or SGD with momentum: memory, losses and the card say which', async () => {
+    const run = async (name: string, ...more: string[]) => {
+      const trained = await document(
+        train(...options, '--micro-batch', '2', '--no-checkpoint', ...more, '--out', file(name)),
+      );
+      return { ...trained, card: await readFile(`${file(name)}/README.md`, 'utf8') };
+    };
+    const adamw = await run('adamw', '--lr', '5e-3');
+    const plain = await run('sgd', '--optimiser', 'sgd');
+    const heavy = await run('momentum', '--optimiser', 'sgd', '--momentum', '0.9');
+    const { gradients } = adamw.memory;
+    expect([adamw, plain, heavy].map(({ memory }) => memory.optimiser)).toEqual([2 * gradients, 0, gradients]);
+    expect(adamw.memory.total - plain.memory.total).toBe(2 * gradients);
+    expect(adamw.card).toContain('AdamW');
+    expect(plain.card).toContain('rows a step, SGD, learning rate');
+    expect(heavy.card).toContain('SGD with momentum 0.9');
+    expect(heavy.settings.optimiser).toEqual({ name: 'sgd', momentum: 0.9 });
+    // The first update is the same with momentum; the second is not.
+    expect(heavy.losses.slice(0, 2)).toEqual(plain.losses.slice(0, 2));
+    expect(heavy.losses[2]).not.toBe(plain.losses[2]);
+    expect(plain.losses.at(-1)).toBeLessThan(plain.losses[0]);
+  });
+
+  it('is part of what a snapshot was trained with', async () => {
+    const snapshot = file('sgd.snapshot');
+    await document(train(...options, '--optimiser', 'sgd', '--snapshot', snapshot, '--out', file('kept')));
+    const other = await failure(train(...options, '--resume', snapshot, '--out', 'x'));
+    expect(other).toMatchObject({ exitCode: 2, code: 'usage' });
+    expect(other.message).toMatch(/--optimiser \(was sgd, is adamw\)/);
+  });
+});
+
 describe('a budget', () => {
   const common = ['--rank', '4', '--steps', '2', '--batch', '4', '--lr', '1e-3'];
   it('is kept to by smaller micro-batches and recomputed activations, with the same losses', async () => {
@@ -257,6 +292,8 @@ describe('wrong use', () => {
     ['a pattern for nothing', ['--rank', '1', '--rank-pattern', 'qkv_proj=2'], /"qkv_proj", which ends no/],
     ['A of a new adapter', ['--rank', '1', '--trainable', 'A'], /whose B is zero/],
     ['an unknown type', ['--rank', '1', '--weights', 'q2'], /one of f32, f16, q8, q4/],
+    ['an unknown optimiser', ['--rank', '1', '--optimiser', 'adam'], /adamw, sgd/],
+    ['momentum of AdamW', ['--rank', '1', '--momentum', '0.9'], /--momentum is of --optimiser sgd/],
     ['an unknown schedule', ['--rank', '1', '--schedule', 'step'], /constant, linear, cosine/],
     ['an uneven cut', ['--rank', '1', '--batch', '8', '--micro-batch', '3'], /does not divide/],
     ['rslora twice', ['--adapter', 'x', '--rslora'], /--adapter already says/],

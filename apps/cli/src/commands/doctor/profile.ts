@@ -1,5 +1,6 @@
 // `weft doctor --profile`: a real training step, kernel by kernel, beside what the device reaches at best.
 import {
+  ADAMW,
   adaptedMatrices,
   type GpuModel,
   plainSpec,
@@ -30,7 +31,7 @@ export async function profileModel(
   const [rank = RANK] = options.rank ?? [];
   const shape = shapeOf(model.config, options);
   const spec = plainSpec(rank);
-  const request = { ...wayOf(options, shape), trainable: 'both', dropout: 0, sides: [] } as const;
+  const request = { ...wayOf(options, shape), trainable: 'both', optimiser: ADAMW, dropout: 0, sides: [] } as const;
   const { graph } = await fittingGraph(model, adaptedMatrices(model.config, spec), shape, request, io);
   io.status('profiling a training step');
   try {

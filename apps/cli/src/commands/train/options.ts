@@ -1,6 +1,6 @@
 // The options of `weft train`, and what they mean together.
 import { PROJECTIONS, type Projection } from '@weft/formats';
-import type { ScheduleName, Trainable, TrainSettings } from '@weft/trainer';
+import { OPTIMISERS, type OptimiserName, type ScheduleName, type Trainable, type TrainSettings } from '@weft/trainer';
 import type { Command } from 'commander';
 import { numberOption, UsageError } from '../../command.ts';
 import {
@@ -33,6 +33,8 @@ export interface TrainOptions extends MemoryOptions, DataOptions {
   readonly lr: number;
   readonly schedule: ScheduleName;
   readonly warmup?: number;
+  readonly optimiser: OptimiserName;
+  readonly momentum: number;
   readonly weightDecay: number;
   readonly maxGradNorm: number;
   readonly dropout: number;
@@ -96,7 +98,19 @@ export function trainOptions(command: Command): Command {
       'steps of linear warm-up (default: a tenth)',
       numberOption('--warmup', { minimum: 0, integer: true }),
     )
-    .option('--weight-decay <x>', 'AdamW’s weight decay', numberOption('--weight-decay', { minimum: 0 }), 0)
+    .option(
+      '--optimiser <name>',
+      'adamw, or sgd, which keeps nothing of a factor between steps',
+      choice('--optimiser', OPTIMISERS),
+      'adamw',
+    )
+    .option('--momentum <x>', 'of sgd, which then keeps one number a factor', fraction('--momentum'), 0)
+    .option(
+      '--weight-decay <x>',
+      'decoupled with adamw; with sgd added to the gradient',
+      numberOption('--weight-decay', { minimum: 0 }),
+      0,
+    )
     .option(
       '--max-grad-norm <x>',
       'clip gradients to this norm; 0: never',
@@ -158,6 +172,8 @@ export function checkOptions(options: TrainOptions): void {
     ].find(([, value]) => value !== undefined);
     if (fixed) throw new UsageError(`--adapter already says what ${fixed[0]} would; leave ${fixed[0]} out.`);
   }
+  if (options.momentum > 0 && options.optimiser !== 'sgd')
+    throw new UsageError('--momentum is of --optimiser sgd; adamw has its own.');
   if (options.trainable === 'A' && options.adapter === undefined)
     throw new UsageError(
       '--trainable A changes nothing in a new adapter, whose B is zero; give --adapter DIR, or train B.',

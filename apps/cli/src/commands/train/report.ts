@@ -1,6 +1,6 @@
 // What `weft train` says when it is done: one document, the same for readers, and the card of the adapter.
 import { type LoraAdapter, modelCard } from '@weft/formats';
-import type { MemoryPlan, StepShape, TrainSettings } from '@weft/trainer';
+import type { MemoryPlan, Optimiser, StepShape, TrainSettings } from '@weft/trainer';
 import type { WeightType } from '@weft/wgsl-kernels';
 import { formatMs, table } from '../../command.ts';
 import type { GpuName } from '../../gpu.ts';
@@ -14,7 +14,7 @@ export interface TrainReport {
   readonly rank: number | number[];
   readonly alpha: number | number[];
   readonly targets: readonly string[];
-  readonly settings: TrainSettings & StepShape;
+  readonly settings: TrainSettings & StepShape & { readonly optimiser: Optimiser };
   readonly weights: WeightType;
   readonly memory: MemoryPlan;
   /** Examples trained on. */
@@ -77,6 +77,11 @@ export function reportText(report: TrainReport): string {
   ].join('\n\n');
 }
 
+function optimiserName(optimiser: Optimiser): string {
+  if (optimiser.name === 'adamw') return 'AdamW';
+  return optimiser.momentum > 0 ? `SGD with momentum ${optimiser.momentum}` : 'SGD';
+}
+
 /** README.md of the adapter folder, as model hubs read it. */
 export function cardOf(adapter: LoraAdapter, options: TrainOptions, report: TrainReport): string {
   const { heldOut, settings } = report;
@@ -96,7 +101,7 @@ export function cardOf(adapter: LoraAdapter, options: TrainOptions, report: Trai
     training: {
       steps: report.steps,
       batch: settings.batch,
-      optimizer: 'AdamW',
+      optimizer: optimiserName(settings.optimiser),
       learningRate: settings.learningRate,
       ...(report.lastLoss === undefined ? {} : { finalLoss: report.lastLoss }),
     },

@@ -1,7 +1,14 @@
 // A training from data file to adapter folder: on the fastest way that fits, over lost devices, with snapshots.
 import { join } from 'node:path';
 import type { LoraAdapter } from '@weft/formats';
-import { fitMemory, type TrainOutcome, type TrainSettings, type TrainSnapshot, trainThroughLoss } from '@weft/trainer';
+import {
+  fitMemory,
+  optimiserOf,
+  type TrainOutcome,
+  type TrainSettings,
+  type TrainSnapshot,
+  trainThroughLoss,
+} from '@weft/trainer';
 import { CommandError, type Io } from '../../command.ts';
 import { readModelFolder, writeAdapterFolder, writeOutput } from '../../folders.ts';
 import { gpuName, withGpu } from '../../gpu.ts';
@@ -36,7 +43,8 @@ async function prepare(options: TrainOptions, io: Io): Promise<Training> {
   const record = recordOf(options, settings, data, fresh, sides);
   const asked = stepLimits(options, options.batch);
   const resumed = options.resume === undefined ? null : await readSnapshotFile(options.resume, record, asked);
-  const request = { trainable: options.trainable, dropout: options.dropout, sides, ...asked, ...resumed?.way };
+  const { trainable, dropout } = options;
+  const request = { trainable, optimiser: optimiserOf(options), dropout, sides, ...asked, ...resumed?.way };
   const shape = { batch: options.batch, sequence: data.sequence };
   const job = { model, matrices: [...fresh.matrices.values()], shape, request, weights: options.weights };
   return { options, job, data, settings, record, fresh, resumed: resumed?.snapshot ?? null };
@@ -121,7 +129,7 @@ function reportOf(
     rank: distinct(job.matrices.map(({ rank }) => rank)),
     alpha: distinct(job.matrices.map(({ alpha }) => alpha)),
     targets: targetNames(fresh),
-    settings: { ...settings, ...job.shape },
+    settings: { ...settings, ...job.shape, optimiser: job.request.optimiser },
     weights: options.weights,
     memory: session.made.plan,
     rows: data.examples.length,

@@ -9,6 +9,7 @@ import {
   GpuModel,
   type HeldOutLoss,
   type MemoryPlan,
+  type Optimiser,
   type StepGraph,
   type StepShape,
   type Trainable,
@@ -30,6 +31,7 @@ export interface StepRequest {
   readonly microBatch?: number;
   readonly checkpoint?: boolean;
   readonly trainable: Trainable;
+  readonly optimiser: Optimiser;
   readonly dropout: number;
   readonly sides: readonly (readonly LoraFactors[])[];
 }

@@ -49,6 +49,8 @@ export function recordOf(
     '--lr': settings.learningRate,
     '--schedule': settings.schedule,
     '--warmup': settings.warmupSteps,
+    '--optimiser': options.optimiser,
+    '--momentum': options.momentum,
     '--weight-decay': settings.weightDecay,
     '--max-grad-norm': settings.maxGradNorm,
     '--dropout': options.dropout,
