@@ -162,7 +162,14 @@ export class LocalTrainer {
     this.#limits = ownLimits;
     const sequence = Math.min(sequenceLength, model.config.maxPositions);
     const { sideRanks = [] } = run;
-    const question = { ranks, alphaPerRank, targets, shape: { batch, sequence }, sideRanks, optimiser: optimiserOf(run.settings) };
+    const question = {
+      ranks,
+      alphaPerRank,
+      targets,
+      shape: { batch, sequence },
+      sideRanks,
+      optimiser: optimiserOf(run.settings),
+    };
     const verdicts = await rankVerdicts(model, question, ownLimits);
     return { rank: chooseRank(verdicts), verdicts, ownLimits, stepSeconds: null };
   }
@@ -270,7 +277,14 @@ export class LocalTrainer {
     const optimiser = optimiserOf(training);
     const frozen = side ? sideFromBlob(model.config, side) : [];
     const sides = frozen.length > 0 ? [frozen] : [];
-    const key = JSON.stringify([grant, shape, budget, trainable, optimiser, frozen.map(({ module, rank }) => [module, rank])]);
+    const key = JSON.stringify([
+      grant,
+      shape,
+      budget,
+      trainable,
+      optimiser,
+      frozen.map(({ module, rank }) => [module, rank]),
+    ]);
     if (this.#graph?.key !== key) {
       this.#dropGraph();
       const found = await createFittingGraph(model, adaptedMatrices(model.config, grant), shape, {
