@@ -2,6 +2,7 @@
 // makes of their uploads is computed here again, densely and in float64.
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { writeFactors } from '@weft/formats';
 import type { RunSettingsInput } from '@weft/protocol';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { RunningServer } from './index.ts';
@@ -223,6 +224,26 @@ describe.each(['flexlora-frozen-tail', 'flora'] as const)('two rounds of %s', (s
     expect(distance(merged, exported)).toBeLessThan(1e-6);
     for (const volunteer of volunteers) volunteer.close();
   });
+});
+
+it('SGD is granted as the run says, and bounds an upload by its clipped steps', async () => {
+  const sgd = { optimiser: 'sgd', momentum: 0.5, learningRate: 2, maxGradNorm: 0.25, localSteps: 2 } as const;
+  const runId = await create({ name: 'sgd', strategy: 'flexlora', rounds: 1, ...sgd });
+  const volunteers = await enter(runId);
+  await Promise.all(
+    volunteers.map(async (volunteer, at) => {
+      const lease = await volunteer.lease(RANKS[at] ?? 1);
+      expect(lease.training).toMatchObject({ optimiser: 'sgd', momentum: 0.5, maxGradNorm: 0.25 });
+      const start = [...readFactors(await volunteer.start(lease), lease.grant).values()];
+      const upload = (distance: number) =>
+        writeFactors(start.map((own) => ({ ...own, b: own.b.with(0, (own.b[0] ?? 0) + distance) })));
+      // Two steps of at most 2 · 0.25 each, and half of the first once more in the second.
+      await expect(volunteer.send(lease, upload(1.3))).rejects.toMatchObject({ code: 'upload-norm' });
+      await volunteer.send(lease, upload(1.25));
+    }),
+  );
+  await admin.until(runId, ({ run }) => run.state === 'completed');
+  for (const volunteer of volunteers) volunteer.close();
 });
 
 it('ffa lets B train alone, and leaves out who changed A', async () => {

@@ -22,6 +22,10 @@ const MERGES_CHANGES: readonly StrategyName[] = ['flexlora-carry', 'flexlora-fro
 export const baseDtypeSchema = z.enum(['f32', 'f16', 'q8', 'q4']);
 export type BaseDtype = z.infer<typeof baseDtypeSchema>;
 
+/** What every device steps by. `sgd` keeps nothing of a factor between steps, or one number with momentum; `adamw` two. */
+export const optimiserSchema = z.enum(['adamw', 'sgd']);
+export type OptimiserName = z.infer<typeof optimiserSchema>;
+
 /** What an admin chooses when creating a run. Times are milliseconds, learning rates per step. */
 export const runSettingsSchema = z
   .object({
@@ -62,6 +66,10 @@ export const runSettingsSchema = z
     learningRate: z.number().positive().max(10).default(5e-3),
     schedule: z.enum(['constant', 'linear', 'cosine']).default('constant'),
     warmupSteps: z.int().min(0).max(100_000).default(0),
+    optimiser: optimiserSchema.default('adamw'),
+    /** Of `sgd`: share of the velocity that a step keeps. */
+    momentum: z.number().min(0).max(0.99).default(0),
+    /** Decoupled with `adamw`; with `sgd` added to the clipped gradient, and so part of momentum. */
     weightDecay: z.number().min(0).max(1).default(0),
     /** Gradients are scaled down to this norm; 0 turns clipping off. */
     maxGradNorm: z.number().min(0).max(1000).default(1),
@@ -78,6 +86,14 @@ export const runSettingsSchema = z
   .refine((run) => run.serverMomentum === 0 || MERGES_CHANGES.includes(run.strategy), {
     path: ['serverMomentum'],
     message: `must be 0: only ${MERGES_CHANGES.join(', ')} merge changes, which momentum works on`,
+  })
+  .refine((run) => run.momentum === 0 || run.optimiser === 'sgd', {
+    path: ['momentum'],
+    message: 'must be 0: it is a setting of sgd, and adamw has its own',
+  })
+  .refine((run) => run.maxGradNorm > 0 || run.optimiser !== 'sgd', {
+    path: ['maxGradNorm'],
+    message: 'must be above 0 with sgd: only clipping bounds how far an honest update can lie from its start',
   })
   .refine((run) => run.strategy !== 'fedit' || run.ranks.length === 1, {
     path: ['ranks'],

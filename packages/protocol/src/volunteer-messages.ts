@@ -11,7 +11,7 @@ import {
   rankSchema,
   sha256Schema,
 } from './primitives.ts';
-import { baseDtypeSchema, roundViewSchema, runViewSchema } from './run.ts';
+import { baseDtypeSchema, optimiserSchema, roundViewSchema, runViewSchema } from './run.ts';
 
 /** A content-addressed file: GET /api/blobs/<sha256>. */
 export const blobReferenceSchema = z.object({ sha256: sha256Schema, bytes: countSchema });
@@ -78,6 +78,9 @@ export const trainingSettingsSchema = z.object({
   learningRate: z.number().positive(),
   schedule: z.enum(['constant', 'linear', 'cosine']),
   warmupSteps: countSchema,
+  optimiser: optimiserSchema,
+  /** Of `sgd`; 0 with `adamw`. */
+  momentum: z.number().min(0).lt(1),
   weightDecay: z.number().min(0),
   maxGradNorm: z.number().min(0),
   /** Factors that are trained; A comes back as it was served where B alone is. */

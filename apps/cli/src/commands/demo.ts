@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Experiment, parseExperiment } from '@weft/e2e/fleet';
-import { type StrategyName, strategySchema } from '@weft/protocol';
+import { type OptimiserName, optimiserSchema, type StrategyName, strategySchema } from '@weft/protocol';
 import { Option } from 'commander';
 import { action } from '../command.ts';
 import { reportText } from '../experiment/report.ts';
@@ -23,6 +23,15 @@ function mergedBy(experiment: Experiment, strategy: StrategyName | undefined): E
   return { ...experiment, run: { ...run, strategy, ranks: strategy === 'fedit' ? run.ranks.slice(0, 1) : run.ranks } };
 }
 
+/** SGD's steps are as large as gradients are, clipped to norm 1, and need more than AdamW's 0.005. */
+const SGD_LEARNING_RATE = 0.3;
+
+/** The experiment with another local optimiser. */
+function trainedBy(experiment: Experiment, optimiser: OptimiserName | undefined): Experiment {
+  if (optimiser !== 'sgd') return experiment;
+  return { ...experiment, run: { ...experiment.run, optimiser, learningRate: SGD_LEARNING_RATE } };
+}
+
 export const registerDemo: Register = (program) => {
   const command = program
     .command('demo')
@@ -32,13 +41,14 @@ export const registerDemo: Register = (program) => {
     .addOption(
       new Option('--strategy <name>', 'how to merge, instead of flexlora-carry').choices(strategySchema.options),
     )
+    .addOption(
+      new Option('--optimiser <name>', 'what tabs train by, instead of adamw').choices(optimiserSchema.options),
+    )
     .option('--out <dir>', 'folder for model, data, adapter and metrics (default: a new one under runs/)');
-  action<{ strategy?: StrategyName; out?: string }>(command, async (options, _args, io) => {
+  action<{ strategy?: StrategyName; optimiser?: OptimiserName; out?: string }>(command, async (options, _args, io) => {
     const file = join(root, 'experiments', 'demo.yaml');
-    const experiment = mergedBy(
-      resolveExperiment(parseExperiment(await readFile(file, 'utf8'), file), file),
-      options.strategy,
-    );
+    const asWritten = resolveExperiment(parseExperiment(await readFile(file, 'utf8'), file), file);
+    const experiment = trainedBy(mergedBy(asWritten, options.strategy), options.optimiser);
     const report = await runExperiment(experiment, options.out ?? newRunFolder('demo'), io);
     io.result(report, () => reportText(report));
   });

@@ -4,9 +4,7 @@ import { parsePeftTensorName, peftTensorName, type RawTensor, rankOf, readSafete
 import { type Lease, ProtocolError } from '@weft/protocol';
 import { messageOf } from '../errors.ts';
 import type { Matrix } from '../runs/grants.ts';
-
-/** AdamW moves an element by at most about 3.2 · learning rate a step (β = 0.9, 0.999); ten leaves room for other optimisers. */
-const FARTHEST_STEP = 10;
+import { type Reach, reachOf } from './reach.ts';
 
 /**
  * Checks an upload against its lease. `start` are the start weights as served. Throws the ProtocolError that names the
@@ -16,7 +14,7 @@ export function checkFactors(bytes: Uint8Array, start: Uint8Array, lease: Lease,
   const tensors = readTensors(bytes);
   const starts = readSafetensors(start, 'the start weights').tensors;
   const { grant, training } = lease;
-  const reach = Math.max(1, FARTHEST_STEP * training.learningRate * training.steps);
+  const reach = reachOf(training);
   const expected = new Set<string>();
   for (const { module, out, in: columns } of matrices) {
     const rank = rankOf(grant, module);
@@ -69,9 +67,9 @@ function checkShape(name: string, tensor: RawTensor, shape: readonly number[], r
   );
 }
 
-/** `reach`: root mean square distance from the start that is still believed. */
-function checkValues(name: string, values: Float32Array, start: Float32Array, reach: number): void {
+function checkValues(name: string, values: Float32Array, start: Float32Array, reach: Reach): void {
   let sum = 0;
+  let startSum = 0;
   for (let i = 0; i < values.length; i++) {
     const value = values[i] ?? 0;
     if (!Number.isFinite(value)) {
@@ -80,11 +78,12 @@ function checkValues(name: string, values: Float32Array, start: Float32Array, re
         `${name} holds ${value} at element ${i}; training has diverged. Lower the learning rate.`,
       );
     }
-    const moved = value - (start[i] ?? 0);
-    sum += moved * moved;
+    const from = start[i] ?? 0;
+    sum += (value - from) ** 2;
+    startSum += from * from;
   }
   const distance = Math.sqrt(sum);
-  const farthest = reach * Math.sqrt(values.length);
+  const farthest = reach({ startNorm: Math.sqrt(startSum), elements: values.length });
   if (distance <= farthest) return;
   throw new ProtocolError(
     'upload-norm',

@@ -50,6 +50,8 @@ export class LeaseMaker {
         learningRate: settings.learningRate,
         schedule: settings.schedule,
         warmupSteps: settings.warmupSteps,
+        optimiser: settings.optimiser,
+        momentum: settings.momentum,
         weightDecay: settings.weightDecay,
         maxGradNorm: settings.maxGradNorm,
         trainable: strategyByName(settings.strategy).trains,

@@ -48,6 +48,14 @@ describe('the new-run form', () => {
     [{ learningRate: '0' }, { learningRate: 'Must be more than 0.' }],
     [{ maxWeightShare: '2' }, { maxWeightShare: 'Must be at most 1.' }],
     [{ goal: '2', minimum: '3' }, { minimum: 'This must not exceed the goal.' }],
+    [{ momentum: '0.9' }, { momentum: 'This must be 0: it is a setting of sgd, and adamw has its own.' }],
+    [
+      { optimiser: 'sgd', maxGradNorm: '0' },
+      {
+        maxGradNorm:
+          'This must be above 0 with sgd: only clipping bounds how far an honest update can lie from its start.',
+      },
+    ],
     [{ ranks: '8, 4' }, { ranks: 'This must be ascending without repeats.' }],
     [{ ranks: '' }, { ranks: 'At least one rank is needed.' }],
     [{ ranks: '4, x' }, { ranks: 'Whole numbers with commas between them, such as 4, 8, 16.' }],

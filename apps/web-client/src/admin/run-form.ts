@@ -95,6 +95,15 @@ export const SECTIONS: readonly Section[] = [
       { key: 'localSteps', label: 'Steps a round', input: 'number' },
       { key: 'batchSize', label: 'Batch', unit: 'rows', input: 'number' },
       { key: 'sequenceLength', label: 'Sequence', unit: 'tokens', input: 'number' },
+      {
+        key: 'optimiser',
+        label: 'Optimiser',
+        input: 'choice',
+        choices: [
+          ['adamw', 'AdamW: as FedIT trains'],
+          ['sgd', 'SGD: as FedAvg trains; less memory, wants a higher learning rate'],
+        ],
+      },
       { key: 'learningRate', label: 'Learning rate', input: 'number' },
       {
         key: 'schedule',
@@ -127,8 +136,14 @@ export const SECTIONS: readonly Section[] = [
         hint: 'How every device keeps the frozen weights.',
       },
       { key: 'alphaPerRank', label: 'α per rank', input: 'number', hint: 'The scale α/r, the same at every rank.' },
+      { key: 'momentum', label: 'Momentum', input: 'number', hint: 'Of SGD on each device; 0 with AdamW.' },
       { key: 'weightDecay', label: 'Weight decay', input: 'number' },
-      { key: 'maxGradNorm', label: 'Gradient norm limit', input: 'number', hint: '0 turns clipping off.' },
+      {
+        key: 'maxGradNorm',
+        label: 'Gradient norm limit',
+        input: 'number',
+        hint: '0 turns clipping off; not with SGD.',
+      },
       {
         key: 'maxWeightShare',
         label: 'Largest share of one device',

@@ -408,6 +408,8 @@ export class Coordinator {
         warmupSteps: settings.warmupSteps,
         weightDecay: settings.weightDecay,
         maxGradNorm: settings.maxGradNorm,
+        optimiser: 'adamw',
+        momentum: 0,
         trainable: 'both',
         seed: 'seed',
       },
