@@ -18,6 +18,7 @@ export * from './kernels/rope/rope.ts';
 export * from './kernels/sgd/sgd.ts';
 export * from './kernels/shared/rows.ts';
 export * from './kernels/swiglu/swiglu.ts';
+export * from './kernels/tail-penalty/tail-penalty.ts';
 export * from './runtime/arena.ts';
 export * from './runtime/call.ts';
 export * from './runtime/device.ts';

@@ -11,3 +11,4 @@ export * from './rms-norm.ts';
 export * from './rope.ts';
 export * from './sgd.ts';
 export * from './swiglu.ts';
+export * from './tail-penalty.ts';

@@ -25,6 +25,8 @@ import {
   sumOf,
   swiglu,
   swigluGradient,
+  tailPenalty,
+  tailPenaltyGradient,
 } from './index.ts';
 
 const STEP = 1e-5;
@@ -174,6 +176,18 @@ describe('reference', () => {
     const clipped = adamw({ param: [0, 0], m: zero, v: zero }, [3, -4], { ...settings, maxGradNorm: 1 });
     expect(clipped.m[0]).toBeCloseTo(0.1 * 0.6, 6);
     expect(clipped.v[1]).toBeCloseTo(0.01 * 0.64, 6);
+  });
+
+  it('penalises tails with the gradient of its norm product', () => {
+    const [rank, columns, out] = [4, 3, 5];
+    const [a, b] = [draw(rank * columns), draw(out * rank)];
+    for (const kept of [0, 1, 3]) {
+      const gradient = tailPenaltyGradient({ rank, a, b }, kept);
+      expectGradient((x) => [tailPenalty({ rank, a: x, b }, kept)], a, [1], gradient.a);
+      expectGradient((x) => [tailPenalty({ rank, a, b: x }, kept)], b, [1], gradient.b);
+    }
+    // Of rank 1 the product of norms is the norm of the product.
+    expect(tailPenalty({ rank: 1, a: [3, 4], b: [2] }, 0)).toBeCloseTo(10, 12);
   });
 
   it('steps as SGD does', () => {
