@@ -87,6 +87,8 @@ const fromPattern = (pattern: Readonly<Record<string, number>>, module: string, 
 /** Throws FormatError 'adapter-config' when a pattern's key is no regular expression. */
 export const rankOf = (spec: RankSpec, module: string): number => fromPattern(spec.rankPattern, module, spec.rank);
 export const alphaOf = (spec: RankSpec, module: string): number => fromPattern(spec.alphaPattern, module, spec.alpha);
+/** Directions that HetLoRA's rank self-pruning keeps of a rank r: ⌊γ·r⌋, and one at least (Cho et al. 2024, §3.2). */
+export const prunedRank = (rank: number, gamma: number): number => Math.max(1, Math.floor(gamma * rank));
 export const scaleOf = (alpha: number, rank: number, rslora = false): number =>
   alpha / (rslora ? Math.sqrt(rank) : rank);
 

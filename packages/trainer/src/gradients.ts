@@ -19,7 +19,7 @@ export async function lossAndGradients(
   model: GpuModel,
   adapter: LoraAdapter,
   examples: readonly Example[],
-  options: Pick<StepOptions, 'microBatch' | 'checkpoint' | 'sides' | 'trainable'> = {},
+  options: Pick<StepOptions, 'microBatch' | 'checkpoint' | 'sides' | 'trainable' | 'tail'> = {},
 ): Promise<LossAndGradients> {
   checkAdapter(model.config, adapter);
   const batch = examples.length;

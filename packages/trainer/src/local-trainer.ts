@@ -7,6 +7,7 @@ import { type Example, encodeRows } from './data/examples.ts';
 import { TrainerError } from './errors.ts';
 import { Evaluator } from './evaluate.ts';
 import { type AdapterSpec, adaptedMatrices, adapterFromBlob, sideFromBlob } from './lora/adapter.ts';
+import { type Pruning, pruned, tailOf } from './lora/pruning.ts';
 import { loadModel } from './model/base-model.ts';
 import { type OptimiserName, optimiserOf } from './optim/optimiser.ts';
 import type { ScheduleName } from './optim/schedule.ts';
@@ -52,6 +53,9 @@ interface RunShape {
     /** AdamW unless said. */
     readonly optimiser?: OptimiserName;
     readonly momentum?: number;
+    /** γ and λ of rank self-pruning; none where null or absent. */
+    readonly pruneGamma?: number | null;
+    readonly pruneLambda?: number | null;
   };
   /** By rank: rank of the frozen side adapter that comes with it at most. */
   readonly sideRanks?: readonly number[];
@@ -71,6 +75,8 @@ interface TrainingSettings {
   readonly optimiser?: OptimiserName;
   /** Of SGD; none unless said. */
   readonly momentum?: number;
+  /** HetLoRA's rank self-pruning; none where null or absent. */
+  readonly pruning?: Pruning | null;
   /** Factors that are trained; both unless said. */
   readonly trainable?: Trainable;
   readonly seed: string;
@@ -107,6 +113,8 @@ interface TrainingControl {
 interface TrainingResult {
   /** Trained factors: safetensors with PEFT names, F32. */
   readonly update: Uint8Array;
+  /** Rank of these factors: the granted one, or what is left of it after pruning. */
+  readonly rank: number;
   readonly steps: number;
   readonly targetTokens: number;
   readonly examples: number;
@@ -162,14 +170,10 @@ export class LocalTrainer {
     this.#limits = ownLimits;
     const sequence = Math.min(sequenceLength, model.config.maxPositions);
     const { sideRanks = [] } = run;
-    const question = {
-      ranks,
-      alphaPerRank,
-      targets,
-      shape: { batch, sequence },
-      sideRanks,
-      optimiser: optimiserOf(run.settings),
-    };
+    const { pruneGamma = null, pruneLambda = null } = run.settings;
+    const pruning = pruneGamma === null || pruneLambda === null ? null : { gamma: pruneGamma, lambda: pruneLambda };
+    const method = { sideRanks, optimiser: optimiserOf(run.settings), pruning };
+    const question = { ranks, alphaPerRank, targets, shape: { batch, sequence }, ...method };
     const verdicts = await rankVerdicts(model, question, ownLimits);
     return { rank: chooseRank(verdicts), verdicts, ownLimits, stepSeconds: null };
   }
@@ -192,9 +196,12 @@ export class LocalTrainer {
         throw new TrainerError('rank-mismatch', `${module} was trained at rank ${rank}, which was not granted.`);
       }
     }
+    const tail = tailOf(job.training.pruning ?? null, job.grant.rank);
+    const sent = tail && pruned(start.matrices, outcome.factors, tail.kept);
     const quarter = Math.max(1, Math.floor(outcome.losses.length / 4));
     return {
-      update: writeFactors(outcome.factors.values()),
+      update: writeFactors(sent?.factors ?? outcome.factors.values()),
+      rank: tail && sent?.isPruned ? tail.kept : job.grant.rank,
       steps: outcome.steps,
       targetTokens: outcome.targetTokens,
       examples: outcome.examples,
@@ -275,6 +282,7 @@ export class LocalTrainer {
     const budget = this.#limits.maxMemoryBytes ?? Number.POSITIVE_INFINITY;
     const { trainable = 'both' } = training;
     const optimiser = optimiserOf(training);
+    const tail = tailOf(training.pruning ?? null, grant.rank);
     const frozen = side ? sideFromBlob(model.config, side) : [];
     const sides = frozen.length > 0 ? [frozen] : [];
     const key = JSON.stringify([
@@ -292,6 +300,7 @@ export class LocalTrainer {
         trainable,
         sides,
         optimiser,
+        ...(tail ? { tail } : {}),
         ...(onCompile ? { onCompile } : {}),
       });
       if (!('made' in found)) {

@@ -3,6 +3,7 @@
 import type { ModelConfig, Projection } from '@weft/formats';
 import { TrainerError } from './errors.ts';
 import { type AdaptedMatrix, type AdapterSpec, adaptedMatrices, factorBytes, plainSpec } from './lora/adapter.ts';
+import { type Pruning, tailOf } from './lora/pruning.ts';
 import type { BaseModel } from './model/base-model.ts';
 import { ADAMW, type Optimiser } from './optim/optimiser.ts';
 import { tryFit, type Unfit } from './plan/fit.ts';
@@ -39,6 +40,8 @@ export interface RankQuestion {
   readonly sideRanks?: readonly number[];
   /** What steps update by; AdamW unless said. Plain SGD keeps nothing, so larger ranks fit. */
   readonly optimiser?: Optimiser;
+  /** HetLoRA's, whose penalty is a kernel more for every matrix; none unless given. */
+  readonly pruning?: Pruning | null;
   /** What is fixed of the way a step is run; the rest is chosen to fit. */
   readonly way?: Pick<StepOptions, 'microBatch' | 'checkpoint'>;
 }
@@ -85,7 +88,8 @@ export async function rankVerdicts(model: GpuModel, question: RankQuestion, limi
   for (const rank of [...question.ranks].sort((a, b) => a - b)) {
     const matrices = adaptedMatrices(model.config, specOf(question, rank));
     const sides = sidesOf(model.config, question, rank);
-    const way = { ...question.way, sides, optimiser: question.optimiser ?? ADAMW };
+    const tail = tailOf(question.pruning ?? null, rank);
+    const way = { ...question.way, sides, optimiser: question.optimiser ?? ADAMW, ...(tail ? { tail } : {}) };
     const uploadBytes = factorBytes(matrices) + HEADER_BYTES;
     const own = beyondOwnLimits(rank, uploadBytes, limits);
     const fit =

@@ -16,7 +16,9 @@ import {
   subTensor,
   type Tensor,
   type TensorRef,
+  tailPenalty,
 } from '@weft/wgsl-kernels';
+import { TrainerError } from '../errors.ts';
 import type { AdaptedMatrix } from '../lora/adapter.ts';
 import { ADAMW, hyperSizeOf, momentsOf, type Optimiser, updateCalls } from '../optim/optimiser.ts';
 import { attendWithin, type BlockActivations, blockBackward, blockForward } from './block.ts';
@@ -41,6 +43,8 @@ export interface StepOptions {
   readonly trainable?: Trainable;
   /** What a step updates the factors by; AdamW unless said. */
   readonly optimiser?: Optimiser;
+  /** A penalty of λ·‖B[:, kept:]‖·‖A[kept:, :]‖ on every matrix with more directions than `kept`; not part of the loss reported. */
+  readonly tail?: { readonly kept: number; readonly lambda: number };
   /** Share of the inputs of A that is dropped while training; 0 turns it off. */
   readonly dropout?: number;
   /** Frozen adapters whose products are added beside the one in training. */
@@ -172,6 +176,16 @@ function backward(
   }
 }
 
+/** The penalty's gradients, once a step. Throws TrainerError 'bad-settings' where a factor is not trained. */
+const penalties = (factors: FactorLayout, { kept, lambda }: NonNullable<StepOptions['tail']>): KernelCall[] =>
+  [...factors.places.values()].flatMap(({ matrix: { module, rank } }) => {
+    if (rank <= kept) return [];
+    const [a, b] = [factors.view(module, 'a', 'params'), factors.view(module, 'b', 'params')];
+    const [da, db] = [factors.view(module, 'a', 'grads'), factors.view(module, 'b', 'grads')];
+    if (a && b && da && db) return tailPenalty({ a, b, da, db }, { kept, lambda });
+    throw new TrainerError('bad-settings', 'Pruning takes both factors; train A and B, or do not prune.');
+  });
+
 /** Norm of all gradients, and the optimiser on every trained factor. */
 function update(
   { factors, tensors, optimiser }: Pick<StepLayout, 'factors' | 'tensors' | 'optimiser'>,
@@ -257,6 +271,11 @@ export function planStep(
     sides,
     cleared: [tensors.report, ...factors.tensors('grads')],
     micro: g.calls,
-    update: partials ? update({ factors, tensors, optimiser }, partials, options) : [],
+    update: partials
+      ? [
+          ...(options.tail ? penalties(factors, options.tail) : []),
+          ...update({ factors, tensors, optimiser }, partials, options),
+        ]
+      : [],
   };
 }
