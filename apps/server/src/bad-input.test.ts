@@ -55,6 +55,7 @@ describe('an upload', () => {
     ['upload-start', { startHash: '0'.repeat(64) }],
     ['upload-too-large', { bytes: 10_000_000 }],
     ['upload-tokens', { targetTokens: 2 * 4 * 64 + 1 }],
+    ['upload-rank', { rank: 1 }],
     ['upload-tokens', { steps: 3 }],
     ['upload-tokens', { examples: 9 }],
     ['unknown-lease', { leaseId: 'not-a-lease' }],

@@ -6,8 +6,10 @@ import { writeFactors } from '@weft/formats';
 import type { RunSettingsInput } from '@weft/protocol';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { RunningServer } from './index.ts';
+import { PrunedRanks } from './runs/pruned-ranks.ts';
+import { RunStore } from './store/run-store.ts';
 import { makeFolders, SETTINGS, startServer, TestAdmin } from './testing/server.ts';
-import { type Factors, readFactors, TestVolunteer } from './testing/volunteer.ts';
+import { type Factors, firstDirections, readFactors, TestVolunteer } from './testing/volunteer.ts';
 
 const folders = makeFolders();
 let server: RunningServer;
@@ -224,6 +226,69 @@ describe.each(['flexlora-frozen-tail', 'flora'] as const)('two rounds of %s', (s
     expect(distance(merged, exported)).toBeLessThan(1e-6);
     for (const volunteer of volunteers) volunteer.close();
   });
+});
+
+it('hetlora merges what clients pruned at the rank they kept, and grants them no more from then on', async () => {
+  const runId = await create({ name: 'pruned', strategy: 'hetlora', pruneGamma: 0.75 });
+  const volunteers = await enter(runId);
+  const prunedTo = [undefined, undefined, 3];
+  const play = (seed: number, prune: boolean) =>
+    Promise.all(
+      volunteers.map((v, i) => {
+        const kept = prune ? prunedTo[i] : undefined;
+        return v.round(RANKS[i] ?? 1, {
+          size: 0.05,
+          seed: seed + i,
+          ...(kept === undefined ? {} : { prunedTo: kept }),
+        });
+      }),
+    );
+  const first = await play(1, true);
+  expect(first.map(({ lease }) => [lease.grant.rank, lease.training.pruning])).toEqual(
+    RANKS.map((rank) => [rank, { gamma: 0.75, lambda: 0.005 }]),
+  );
+  // The third client proposes rank 4 again. Its rank of 3 is none of the run's.
+  const second = await play(10, false);
+  expect(second.map(({ lease }) => lease.grant.rank)).toEqual([1, 2, 3]);
+  const { rounds } = await admin.until(runId, ({ run }) => run.state === 'completed');
+  const rankOf = (round: number) =>
+    rounds[round]?.contributions.map(({ rank, prunedFrom }) => `${rank} of ${prunedFrom}`).sort();
+  expect(rankOf(0)).toEqual(['1 of null', '2 of null', '3 of 4']);
+  expect(rankOf(1)).toEqual(['1 of null', '2 of null', '3 of null']);
+  // What the third client started from is the mean of all three, padded with zeros, by the norms of their products.
+  const [, , third] = second;
+  for (const [module, { a, in: columns, rank }] of third?.start ?? []) {
+    const norms = first.map(({ update }) => norm(products(update).get(module)));
+    const total = norms.reduce((sum, each) => sum + each, 0);
+    for (let i = 0; i < rank * columns; i += 1) {
+      const mean = first.reduce(
+        (sum, { update }, k) => sum + ((norms[k] ?? 0) / total) * (update.get(module)?.a[i] ?? 0),
+        0,
+      );
+      expect(Math.abs((a[i] ?? 0) - mean)).toBeLessThan(1e-6);
+    }
+  }
+  // A server that starts anew knows it from its files.
+  const known = new PrunedRanks(new RunStore(join(folders.dataDir, 'runs', runId)), true);
+  expect(volunteers.map(({ clientId }) => known.cap(clientId, 4))).toEqual([4, 4, 3]);
+  for (const volunteer of volunteers) volunteer.close();
+});
+
+it('refuses pruning where it has no place, and ranks that pruning does not leave', async () => {
+  await expect(create({ name: 'whole', strategy: 'flexlora', pruneGamma: 0.9 })).rejects.toMatchObject({
+    message: expect.stringMatching(/part of hetlora only/),
+  });
+  const runId = await create({ name: 'odd', strategy: 'hetlora', pruneGamma: 0.5, rounds: 1 });
+  const [volunteer, ...others] = await enter(runId);
+  if (!volunteer) throw new Error('Nobody came.');
+  const lease = await volunteer.lease(4);
+  const all = readFactors(await volunteer.start(lease), lease.grant);
+  const upload = (rank: number) => writeFactors(firstDirections(all, rank).values());
+  await expect(volunteer.send(lease, upload(3), { rank: 3 })).rejects.toMatchObject({ code: 'upload-rank' });
+  // Announced as one rank and sent as another.
+  await expect(volunteer.send(lease, upload(3), { rank: 2 })).rejects.toMatchObject({ code: 'upload-rank' });
+  await volunteer.send(lease, upload(2), { rank: 2 });
+  for (const each of [volunteer, ...others]) each.close();
 });
 
 it('SGD is granted as the run says, and bounds an upload by its clipped steps', async () => {

@@ -39,7 +39,10 @@ export type ClientRow = z.infer<typeof clientRowSchema>;
 export const contributionSchema = z.object({
   clientId: idSchema,
   name: z.string().nullable(),
+  /** Of the factors that were merged. */
   rank: rankSchema,
+  /** The granted rank where the device pruned; null where it did not. */
+  prunedFrom: rankSchema.nullable().default(null),
   task: z.string().nullable(),
   targetTokens: countSchema,
   examples: countSchema,

@@ -26,7 +26,7 @@ export const ERROR_CODES = {
   'upload-hash': 'the bytes do not have the announced SHA-256',
   'upload-format': 'the blob is not a well-formed safetensors file',
   'upload-shape': 'a tensor is missing, unknown, or has another shape than granted',
-  'upload-rank': 'a tensor has another rank than granted',
+  'upload-rank': 'a tensor has another rank than granted, or than pruning leaves',
   'upload-dtype': 'a tensor has another element type than announced',
   'upload-non-finite': 'a tensor holds NaN or infinity',
   'upload-norm': 'the norm of a tensor is beyond any honest update',

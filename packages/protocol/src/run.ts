@@ -26,6 +26,9 @@ export type BaseDtype = z.infer<typeof baseDtypeSchema>;
 export const optimiserSchema = z.enum(['adamw', 'sgd']);
 export type OptimiserName = z.infer<typeof optimiserSchema>;
 
+/** HetLoRA prunes by this γ (Cho et al. 2024) unless the run says otherwise; λ is ours: the paper's is of its own model. */
+const HETLORA_PRUNING = { pruneGamma: 0.99, pruneLambda: 0.005 } as const;
+
 /** What an admin chooses when creating a run. Times are milliseconds, learning rates per step. */
 export const runSettingsSchema = z
   .object({
@@ -73,6 +76,10 @@ export const runSettingsSchema = z
     weightDecay: z.number().min(0).max(1).default(0),
     /** Gradients are scaled down to this norm; 0 turns clipping off. */
     maxGradNorm: z.number().min(0).max(1000).default(1),
+    /** HetLoRA's rank self-pruning: γ, the part of its directions a device keeps at least; 1: none are dropped. null: 0.99 with `hetlora`. */
+    pruneGamma: z.number().positive().max(1).nullable().default(null),
+    /** λ of the penalty on the directions behind γ·r. null: 0.005 with `hetlora`. */
+    pruneLambda: z.number().min(0).max(100).nullable().default(null),
     maxWeightShare: z.number().min(0.05).max(1).default(0.25),
     /** β of V ← β·V + Δ and M ← M + V on the merged change Δ; 0 is none. */
     serverMomentum: z.number().min(0).max(0.99).default(0),
@@ -81,6 +88,21 @@ export const runSettingsSchema = z
     /** Evaluate every committed version on the tasks' test rows (by `weft join --evaluate`). */
     evaluate: z.boolean().default(true),
     seed: z.string().min(1).max(64).default('weft'),
+  })
+  .overwrite((run) => ({
+    ...run,
+    ...(run.strategy === 'hetlora' && {
+      pruneGamma: run.pruneGamma ?? HETLORA_PRUNING.pruneGamma,
+      pruneLambda: run.pruneLambda ?? HETLORA_PRUNING.pruneLambda,
+    }),
+  }))
+  .refine((run) => run.strategy === 'hetlora' || run.pruneGamma === null, {
+    path: ['pruneGamma'],
+    message: 'must be left out: pruning ranks on devices is part of hetlora only',
+  })
+  .refine((run) => run.strategy === 'hetlora' || run.pruneLambda === null, {
+    path: ['pruneLambda'],
+    message: 'must be left out: pruning ranks on devices is part of hetlora only',
   })
   .refine((run) => run.minimum <= run.goal, { path: ['minimum'], message: 'must not exceed the goal' })
   .refine((run) => run.serverMomentum === 0 || MERGES_CHANGES.includes(run.strategy), {

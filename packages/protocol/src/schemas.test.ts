@@ -86,6 +86,7 @@ describe('messages', () => {
     runHash: HASH,
     startHash: HASH,
     dtype: 'F32',
+    rank: 4,
     bytes: 1,
     sha256: HASH,
     targetTokens: 1,

@@ -85,6 +85,8 @@ export const trainingSettingsSchema = z.object({
   maxGradNorm: z.number().min(0),
   /** Factors that are trained; A comes back as it was served where B alone is. */
   trainable: z.enum(['both', 'B']),
+  /** HetLoRA's rank self-pruning; null where the run has none. */
+  pruning: z.object({ gamma: z.number().positive().max(1), lambda: z.number().min(0) }).nullable(),
   /** Seeds the shuffling of rows; differs by client and round. */
   seed: z.string(),
 });
@@ -159,6 +161,8 @@ export const uploadBeginSchema = z.object({
   runHash: sha256Schema,
   startHash: sha256Schema,
   dtype: z.enum(['F32']),
+  /** Rank of the factors sent: the granted one, or ⌊γ·r⌋ (one at least) of a device that pruned. */
+  rank: rankSchema,
   bytes: z.int().positive(),
   sha256: sha256Schema,
   /** Labelled target tokens processed, counted without padding. */

@@ -147,6 +147,26 @@ describe('local trainer', () => {
     }
   });
 
+  it('prunes the last directions where training has shrunk them, and not before there is anything to shrink', async () => {
+    const prune = (rank: number, start: Uint8Array | undefined, pruning: { gamma: number; lambda: number } | null) =>
+      trainer.train(files, { ...jobOf(rank, start), training: { ...training, pruning } }, control());
+    const pruning = { gamma: 0.5, lambda: 3 };
+    // B = 0: the product of norms is 0 and can only grow.
+    const first = await prune(4, undefined, pruning);
+    expect(first.rank).toBe(4);
+    // Whoever goes on from there is pulled towards 0 by a strong penalty, and drops what has shrunk.
+    const second = await prune(4, first.update, pruning);
+    expect(second.rank).toBe(2);
+    const { tensors } = readSafetensors(second.update);
+    for (const [name, { shape }] of tensors) expect(shape[name.includes('lora_A') ? 0 : 1], name).toBe(2);
+    // The directions sent are the first of those trained: with a γ that leaves no tail, the same training minus the penalty.
+    const whole = await prune(4, first.update, { gamma: 1, lambda: 3 });
+    expect([whole.rank, whole.update]).toEqual([4, (await prune(4, first.update, null)).update]);
+    // The next round goes on at the smaller rank, and prunes again.
+    expect((await prune(2, second.update, pruning)).rank).toBe(1);
+    expect((await prune(1, undefined, pruning)).rank).toBe(1);
+  });
+
   it('goes on from the start weights it is given, and keeps its plan from job to job', async () => {
     const first = await trainer.train(files, jobOf(2), control());
     const before = { ...gpu.counters };

@@ -81,6 +81,7 @@ describe('a training step of stories260K, batch 8 × T 128', () => {
     ['both', { training: true, microBatch: 1, checkpoint: true }],
     ['dropout', { training: true, dropout: 0.1 }],
     ['B trained alone', { training: true, trainable: 'B' }],
+    ['a penalty on tails', { training: true, tail: { kept: 7, lambda: 0.1 } }],
     ['SGD', { training: true, optimiser: { name: 'sgd', momentum: 0 } }],
     ['SGD with momentum', { training: true, optimiser: { name: 'sgd', momentum: 0.9 } }],
     ['a limit that cuts what is wide', { training: true, slabLimit: 4 * 512 * 64 }],

@@ -1,6 +1,13 @@
 // Checks that the factors a round starts from, and those it delivers, are the granted ones: names, ranks, shapes, float32.
-import { parsePeftTensorName, peftTensorName, type RawTensor, rankOf, readSafetensors } from '@weft/formats';
-import type { Grant } from '@weft/protocol';
+import {
+  parsePeftTensorName,
+  peftTensorName,
+  prunedRank,
+  type RawTensor,
+  rankOf,
+  readSafetensors,
+} from '@weft/formats';
+import type { Grant, TrainingSettings } from '@weft/protocol';
 import { messageOf, SessionError } from './errors.ts';
 
 const shapeText = (shape: readonly number[]): string => `[${shape.join(', ')}]`;
@@ -55,8 +62,19 @@ export function checkSide(side: Uint8Array, grant: Grant): void {
   }
 }
 
-/** The update must have the start's tensors: same names, shapes and types. Throws SessionError 'update-rank'. */
-export function checkUpdate(update: Uint8Array, start: Uint8Array): void {
+/** What was delivered under which lease. */
+interface Delivered {
+  readonly grant: Grant;
+  readonly pruning: TrainingSettings['pruning'];
+  /** Rank that the trainer says it delivers. */
+  readonly rank: number;
+}
+
+/**
+ * The update must have the start's tensors: same names, shapes and types, but for the rank where the lease says that it may
+ * be pruned. Throws SessionError 'update-rank'.
+ */
+export function checkUpdate(update: Uint8Array, start: Uint8Array, { grant, pruning, rank }: Delivered): void {
   const refuse = (what: string, cause?: unknown): never => {
     throw new SessionError(
       'update-rank',
@@ -64,9 +82,16 @@ export function checkUpdate(update: Uint8Array, start: Uint8Array): void {
       { cause },
     );
   };
+  const isPruned = pruning !== null && rank === prunedRank(grant.rank, pruning.gamma);
+  if (rank !== grant.rank && !isPruned) refuse(`they have rank ${rank}, granted was rank ${grant.rank}`);
+  const shapeAt = (name: string, shape: readonly number[]): number[] => {
+    const axis = parsePeftTensorName(name)?.factor === 'A' ? 0 : 1;
+    return shape.map((size, i) => (i === axis ? Math.min(size, rank) : size));
+  };
   const expected = read(start, refuse);
   const trained = read(update, refuse);
-  for (const [name, { shape, dtype }] of expected) {
+  for (const [name, { shape: served, dtype }] of expected) {
+    const shape = shapeAt(name, served);
     const tensor = trained.get(name);
     if (!tensor) refuse(`${name} is missing`);
     else if (shapeText(tensor.shape) !== shapeText(shape) || tensor.dtype !== dtype) {

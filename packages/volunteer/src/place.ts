@@ -20,7 +20,7 @@ export interface PlaceOptions {
   onWaiting(round: RoundView, reason: string | null): void;
 }
 
-/** A lease at the proposed rank; null when {@link PlaceOptions.changed}. Rejects with the server's refusal. */
+/** A lease at the proposed rank, or at a smaller one this client has pruned itself to; null when {@link PlaceOptions.changed}. Rejects with the server's refusal. */
 export async function obtainLease(options: PlaceOptions): Promise<Lease | null> {
   const { line, clock, condition, join, signal, takeGranted, changed, round, onWaiting } = options;
   for (;;) {
@@ -31,10 +31,12 @@ export async function obtainLease(options: PlaceOptions): Promise<Lease | null> 
     onWaiting(reply.round, reply.reason);
     let told = round();
     const found: { lease: Lease | null } = { lease: null };
-    // A lease at another rank answers an older wish.
+    // A lease at another rank answers an older wish, unless the run prunes: then the server grants no more than was kept.
     const granted = () => {
       const offered = takeGranted();
-      if (offered?.grant.rank === join.proposal.rank) found.lease = offered;
+      const { rank } = join.proposal;
+      const isPruned = offered !== null && offered.training.pruning !== null && offered.grant.rank < rank;
+      if (offered && (offered.grant.rank === rank || isPruned)) found.lease = offered;
       return found.lease !== null;
     };
     const news = () => {

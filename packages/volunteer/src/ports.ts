@@ -97,8 +97,10 @@ export interface TrainingJob {
 }
 
 export interface TrainingResult {
-  /** Trained factors: safetensors with PEFT names, F32, same names and shapes as the start. */
+  /** Trained factors: safetensors with PEFT names, F32, same names as the start, and same shapes but for the rank where it was pruned. */
   readonly update: Uint8Array;
+  /** Rank of these factors: the granted one, or what is left of it after pruning. */
+  readonly rank: number;
   readonly steps: number;
   readonly targetTokens: number;
   readonly examples: number;

@@ -47,7 +47,7 @@ export async function playRound(context: RoundContext): Promise<Receipt> {
   const rows = await fetchRows(context);
   await waitForOpening(context);
   const result = await train(context, { start, side, rows });
-  checkUpdate(result.update, start);
+  checkUpdate(result.update, start, { grant: lease.grant, pruning: lease.training.pruning, rank: result.rank });
   return deliver(context, result);
 }
 

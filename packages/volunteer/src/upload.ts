@@ -36,6 +36,7 @@ export async function announce(lease: Lease, result: TrainingResult): Promise<Up
     runHash: lease.runHash,
     startHash: lease.start.sha256,
     dtype: 'F32',
+    rank: result.rank,
     bytes: result.update.length,
     sha256: await sha256Hex(result.update),
     targetTokens: result.targetTokens,

@@ -3,6 +3,8 @@
 import { randomBytes } from 'node:crypto';
 import { sha256Hex } from '@weft/formats';
 import { type Lease, ProtocolError, type Receipt, type UploadBegin } from '@weft/protocol';
+import { makeGrant, pruningOf } from '../runs/grants.ts';
+import { PrunedRanks } from '../runs/pruned-ranks.ts';
 import type { RunContext } from '../runs/run-context.ts';
 import type { UploadRecord } from '../store/run-store.ts';
 import { checkAnnouncement } from './announcement.ts';
@@ -22,17 +24,19 @@ export interface Delivery {
 export interface LeaseHooks {
   /** Throws when the lease can no longer deliver. Asked again after every wait. */
   checkOpen(): void;
-  /** The receipt is on disk. Must count it at once. */
-  accepted(receipt: Receipt): void;
+  /** The receipt of an upload of this rank is on disk. Must count it at once. */
+  accepted(receipt: Receipt, rank: number): void;
 }
 
 export class Deliveries {
   readonly #context: RunContext;
   readonly #receipts = new Map<string, Receipt>();
+  readonly #pruned: PrunedRanks;
   readonly #committing = new Map<string, { sha256: string; receipt: Promise<Receipt> }>();
 
   constructor(context: RunContext) {
     this.#context = context;
+    this.#pruned = new PrunedRanks(context.store, pruningOf(context.definition.settings) !== null);
     for (const round of context.store.uploadRounds().slice(-ROUNDS_REMEMBERED)) {
       for (const { receipt } of context.store.readUploads(round)) this.#receipts.set(receipt.leaseId, receipt);
     }
@@ -49,6 +53,11 @@ export class Deliveries {
   known(clientId: string, leaseId: string): Receipt | null {
     const receipt = this.#receipts.get(leaseId);
     return receipt?.clientId === clientId ? receipt : null;
+  }
+
+  /** Rank that may be granted to a client which asks for `rank`: no more than pruning has left it. */
+  cap(clientId: string, rank: number): number {
+    return this.#pruned.cap(clientId, rank);
   }
 
   /** The receipt, when it is for these bytes; else throws 'already-committed'. */
@@ -86,9 +95,10 @@ export class Deliveries {
   }
 
   async #commit(delivery: Delivery, sha256: string, hooks: LeaseHooks): Promise<Receipt> {
-    const { partials, uploads, blobs, matrices, store, now, index } = this.#context;
+    const { partials, uploads, blobs, matrices, store, now, index, definition } = this.#context;
     const { lease, clientId, name, own } = delivery;
     const { begin, bytes } = await partials.whole(lease.leaseId);
+    const sent = begin.rank === lease.grant.rank ? lease.grant : makeGrant(definition.settings, matrices, begin.rank);
     try {
       const actual = await sha256Hex(bytes);
       if (actual !== sha256 || actual !== begin.sha256) {
@@ -97,7 +107,7 @@ export class Deliveries {
           `The bytes have the SHA-256 ${actual.slice(0, 12)}…, announced was ${begin.sha256.slice(0, 12)}…. Send the upload again from the start.`,
         );
       }
-      checkFactors(bytes, blobs.read(lease.start.sha256), lease, matrices);
+      checkFactors(bytes, blobs.read(lease.start.sha256), { lease, sent }, matrices);
     } catch (error) {
       await partials.discard(lease.leaseId);
       throw error;
@@ -121,16 +131,18 @@ export class Deliveries {
       receipt,
       begin,
       name,
-      rank: lease.grant.rank,
+      rank: begin.rank,
       grant: lease.grant,
+      sent,
       task: lease.task,
       own,
       startVersion: lease.startVersion,
     };
     store.writeUpload(record);
+    this.#pruned.note(record);
     this.#remember(receipt);
     index.upload(record);
-    hooks.accepted(receipt);
+    hooks.accepted(receipt, begin.rank);
     return receipt;
   }
 }

@@ -1,23 +1,28 @@
 // What an upload holds, checked before its receipt: every granted factor, at its granted rank, in float32, finite, and no
 // further from its start than training can have moved it.
 import { parsePeftTensorName, peftTensorName, type RawTensor, rankOf, readSafetensors, toFloat32 } from '@weft/formats';
-import { type Lease, ProtocolError } from '@weft/protocol';
+import { type Grant, type Lease, ProtocolError } from '@weft/protocol';
 import { messageOf } from '../errors.ts';
 import type { Matrix } from '../runs/grants.ts';
 import { type Reach, reachOf } from './reach.ts';
 
 /**
- * Checks an upload against its lease. `start` are the start weights as served. Throws the ProtocolError that names the
- * tensor at fault.
+ * Checks an upload against its lease. `start` are the start weights as served, `sent` the ranks announced: those granted, or
+ * fewer where the client pruned, which then is compared with the first directions of its start. Throws the ProtocolError
+ * that names the tensor at fault.
  */
-export function checkFactors(bytes: Uint8Array, start: Uint8Array, lease: Lease, matrices: readonly Matrix[]): void {
+export function checkFactors(
+  bytes: Uint8Array,
+  start: Uint8Array,
+  { lease, sent }: { readonly lease: Lease; readonly sent: Grant },
+  matrices: readonly Matrix[],
+): void {
   const tensors = readTensors(bytes);
   const starts = readSafetensors(start, 'the start weights').tensors;
-  const { grant, training } = lease;
-  const reach = reachOf(training);
+  const reach = reachOf(lease.training);
   const expected = new Set<string>();
   for (const { module, out, in: columns } of matrices) {
-    const rank = rankOf(grant, module);
+    const rank = rankOf(sent, module);
     for (const [factor, shape, rankAxis] of [
       ['A', [rank, columns], 0],
       ['B', [out, rank], 1],
@@ -28,7 +33,8 @@ export function checkFactors(bytes: Uint8Array, start: Uint8Array, lease: Lease,
       if (!tensor) throw new ProtocolError('upload-shape', `The upload lacks ${name}; send all granted factors.`);
       checkShape(name, tensor, shape, rankAxis);
       const from = starts.get(name);
-      checkValues(name, toFloat32(tensor, name), from ? toFloat32(from, name) : new Float32Array(0), reach);
+      if (!from) throw new RangeError(`The start weights lack ${name}.`);
+      checkValues(name, toFloat32(tensor, name), firstPart(toFloat32(from, name), from.shape, shape), reach);
     }
   }
   for (const name of tensors.keys()) {
@@ -46,6 +52,17 @@ function readTensors(bytes: Uint8Array): ReadonlyMap<string, RawTensor> {
       cause,
     });
   }
+}
+
+/** The first rows and columns of a tensor. */
+function firstPart(values: Float32Array, from: readonly number[], to: readonly number[]): Float32Array {
+  const [, wide = 0] = from;
+  const [rows = 0, columns = 0] = to;
+  if (columns === wide) return values.subarray(0, rows * columns);
+  return Float32Array.from({ length: rows * columns }, (_, i) => {
+    const row = Math.floor(i / columns);
+    return values[row * wide + (i - row * columns)] ?? 0;
+  });
 }
 
 function checkShape(name: string, tensor: RawTensor, shape: readonly number[], rankAxis: 0 | 1): void {

@@ -3,11 +3,12 @@
 import type { Grant, MatrixSpectrum, StrategyName } from '@weft/protocol';
 import type { Matrix } from '../runs/grants.ts';
 
-/** One upload and what it was started from, both as files with PEFT names at `grant`. */
+/** One upload and what it was started from, as files with PEFT names at their ranks, which differ where a client pruned. */
 export interface UploadFiles {
   readonly path: string;
   readonly startPath: string;
   readonly grant: Grant;
+  readonly startGrant: Grant;
 }
 
 /** What a client trains from; what it holds frozen beside that; or the state itself, for an export or an evaluation. */

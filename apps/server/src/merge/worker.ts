@@ -72,14 +72,26 @@ export function readOut({ part, strategy, global, matrices, grant, seed, output 
   writeFileSync(output, writeFactors(factors));
 }
 
+/** The same product at a larger rank: zeros in the places of directions that were pruned. */
+function padded(factors: Factors, rank: number): Factors {
+  const { out, in: columns, a, b } = factors;
+  if (factors.rank === rank) return factors;
+  const wideA = new Float64Array(rank * columns);
+  const wideB = new Float64Array(out * rank);
+  wideA.set(a);
+  for (let row = 0; row < out; row++)
+    for (let k = 0; k < factors.rank; k++) wideB[row * rank + k] = b[row * factors.rank + k] ?? 0;
+  return { ...factors, rank, a: wideA, b: wideB };
+}
+
 /** What an upload changed. Its product is written as s·(B − B₀)·A + s·B₀·(A − A₀), so that no training is exactly 0. */
 export function change({ upload, matrices }: ChangeTask): Change {
   const [end, start] = [open(upload.path), open(upload.startPath)];
   let squares = 0;
   let ofA = false;
   for (const matrix of matrices) {
-    const after = inHand(factorsIn(end, upload.grant, matrix));
-    const before = inHand(factorsIn(start, upload.grant, matrix));
+    const before = inHand(factorsIn(start, upload.startGrant, matrix));
+    const after = padded(inHand(factorsIn(end, upload.grant, matrix)), before.rank);
     const b = Float64Array.from(after.b, (value, i) => value - (before.b[i] ?? 0));
     const a = Float64Array.from(after.a, (value, i) => value - (before.a[i] ?? 0));
     ofA ||= a.some((value) => value !== 0);
@@ -104,11 +116,11 @@ export function mergeMatrices(task: MergeTask): MergeTaskResult {
     start: needsStart ? open(startPath) : null,
   }));
   const merged = matrices.map((matrix) => {
-    const updates = files.map(({ name, weight, grant, end, start }) => ({
+    const updates = files.map(({ name, weight, grant, startGrant, end, start }) => ({
       name,
       weight,
       end: factorsIn(end, grant, matrix),
-      start: start && factorsIn(start, grant, matrix),
+      start: start && factorsIn(start, startGrant, matrix),
     }));
     const current = state ? readState(state, matrix) : null;
     const maxRank = Math.min(matrix.out, matrix.in, stateRank);

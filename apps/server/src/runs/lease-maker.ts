@@ -4,7 +4,7 @@ import { type Side, strategyByName } from '@weft/flexlora';
 import type { BlobReference, Grant, Lease } from '@weft/protocol';
 import type { LeaseEntry } from '../coordinator/types.ts';
 import type { ReadOutPart } from '../merge/merger.ts';
-import { grantKey, makeGrant } from './grants.ts';
+import { grantKey, makeGrant, pruningOf } from './grants.ts';
 import type { RunContext } from './run-context.ts';
 
 type LeaseContext = Pick<RunContext, 'definition' | 'store' | 'blobs' | 'globals' | 'matrices' | 'merger' | 'timing'>;
@@ -55,6 +55,7 @@ export class LeaseMaker {
         weightDecay: settings.weightDecay,
         maxGradNorm: settings.maxGradNorm,
         trainable: strategyByName(settings.strategy).trains,
+        pruning: pruningOf(settings),
         seed: `${settings.seed}/${round}/${entry.key}`,
       },
       task: entry.own ? null : entry.task,

@@ -186,7 +186,8 @@ export class LiveRun {
 
   async join(clientId: string, join: Join): Promise<JoinReply> {
     checkJoin(join, this.#context.definition.settings, this.#state);
-    const { rank } = join.proposal;
+    // Who has pruned is granted what it kept: docs/decisions/0008-rank-self-pruning.md.
+    const rank = this.#deliveries.cap(clientId, join.proposal.rank);
     const own = join.data.kind === 'own';
     const task = join.data.kind === 'task' ? join.data.task : null;
     this.#clients.proposed(clientId, join.device, rank);
@@ -294,11 +295,11 @@ export class LiveRun {
     const delivery = { lease, clientId, name: this.#clients.nameOf(clientId), own: entry.own };
     return this.#deliveries.commit(delivery, sha256, {
       checkOpen: () => void this.#entry(clientId, leaseId),
-      accepted: (receipt) => {
+      accepted: (receipt, rank) => {
         this.#leaseClock.end(leaseId);
         this.#clients.uploaded(clientId, receipt.bytes);
-        this.log('info', `${this.#label(clientId)} delivered ${receipt.bytes} bytes at rank ${entry.rank}.`);
-        this.#journal.event('uploaded', { clientId, leaseId, bytes: receipt.bytes, rank: entry.rank, sha256 });
+        this.log('info', `${this.#label(clientId)} delivered ${receipt.bytes} bytes at rank ${rank}.`);
+        this.#journal.event('uploaded', { clientId, leaseId, bytes: receipt.bytes, rank, sha256 });
         this.#dispatch({ type: 'uploaded', leaseId });
       },
     });

@@ -87,16 +87,16 @@ export async function mergeRound(
 
 const compare = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
 
-function filesOf({ uploads, blobs, store }: RunContext, { receipt, begin, grant, startVersion }: UploadRecord) {
+function filesOf({ uploads, blobs, store }: RunContext, { receipt, begin, grant, sent, startVersion }: UploadRecord) {
   const start = store.readStart(startVersion, grantKey(grant));
   if (start?.sha256 !== begin.startHash) {
     throw new RangeError(`The start weights ${begin.startHash} of lease ${receipt.leaseId} are not on disk.`);
   }
-  return { path: uploads.path(receipt.sha256), startPath: blobs.path(begin.startHash), grant };
+  return { path: uploads.path(receipt.sha256), startPath: blobs.path(begin.startHash), grant: sent, startGrant: grant };
 }
 
 function contributionOf(
-  { receipt, begin, name, rank, task, startVersion }: UploadRecord,
+  { receipt, begin, name, rank, grant, task, startVersion }: UploadRecord,
   weight: number,
   bad?: string,
 ): Contribution {
@@ -104,6 +104,7 @@ function contributionOf(
     clientId: receipt.clientId,
     name,
     rank,
+    prunedFrom: rank === grant.rank ? null : grant.rank,
     task,
     targetTokens: begin.targetTokens,
     examples: begin.examples,

@@ -35,6 +35,8 @@ export const uploadRecordSchema = z.object({
   name: z.string().nullable(),
   rank: z.int(),
   grant: grantSchema,
+  /** Ranks of the factors sent: the grant, or what a client that pruned has left of it. */
+  sent: grantSchema,
   task: idSchema.nullable(),
   own: z.boolean(),
   startVersion: z.int(),

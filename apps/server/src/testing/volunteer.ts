@@ -76,6 +76,15 @@ function readPairs(
 const withA = (factors: Factors, start: Factors): Factors =>
   new Map(Array.from(factors, ([module, each]) => [module, { ...each, a: start.get(module)?.a ?? each.a }]));
 
+/** The first `rank` directions of every matrix, at the same scale. */
+export const firstDirections = (factors: Factors, rank: number): Factors =>
+  new Map(
+    Array.from(factors, ([module, each]) => {
+      const b = each.b.filter((_, i) => i % each.rank < rank);
+      return [module, { ...each, rank, alpha: each.scale * rank, a: each.a.slice(0, rank * each.in), b }];
+    }),
+  );
+
 /** Factors moved by up to `size` an element, by a small generator of its own. `size` 0 sends the start back. */
 export function train(start: Factors, size: number, seed: number): Factors {
   let state = seed * 2654435761 + 1;
@@ -208,6 +217,7 @@ export class TestVolunteer {
       runHash: lease.runHash,
       startHash: lease.start.sha256,
       dtype: 'F32',
+      rank: lease.grant.rank,
       bytes: bytes.length,
       sha256: sha256(bytes),
       targetTokens: 100,
@@ -234,15 +244,26 @@ export class TestVolunteer {
   /** One round: lease, start weights, training, upload. */
   async round(
     rank: number,
-    options: { size: number; seed: number; tokens?: number; data?: DataChoice; frozenA?: boolean },
+    options: {
+      size: number;
+      seed: number;
+      tokens?: number;
+      data?: DataChoice;
+      frozenA?: boolean;
+      /** Sends the first so many directions alone. */
+      prunedTo?: number;
+    },
   ) {
     const lease = await this.lease(rank, options.data);
     const startBytes = await this.start(lease);
     const start = readFactors(startBytes, lease.grant);
     const moved = train(start, options.size, options.seed);
-    const update = options.frozenA ? withA(moved, start) : moved;
+    const { prunedTo } = options;
+    const all = options.frozenA ? withA(moved, start) : moved;
+    const update = prunedTo === undefined ? all : firstDirections(all, prunedTo);
+    const rest = prunedTo === undefined ? {} : { rank: prunedTo };
     const bytes = writeFactors(update.values());
-    const receipt = await this.send(lease, bytes, { targetTokens: options.tokens ?? 100 });
+    const receipt = await this.send(lease, bytes, { targetTokens: options.tokens ?? 100, ...rest });
     return { lease, start, startBytes, side: await this.side(lease), update, bytes, receipt };
   }
 

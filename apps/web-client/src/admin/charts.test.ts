@@ -6,6 +6,7 @@ const contribution = (rank: number, uploadBytes: number): RoundRecord['contribut
   clientId: `c${rank}`,
   name: null,
   rank,
+  prunedFrom: null,
   task: 'rooms',
   targetTokens: 100,
   examples: 10,

@@ -114,6 +114,7 @@ function RoundRows({ record, open, toggle }: { record: RoundRecord; open: boolea
                     </th>
                     <td>
                       <RankChip rank={each.rank} />
+                      {each.prunedFrom === null ? null : ` pruned from ${each.prunedFrom}`}
                     </td>
                     <td>{each.task ?? 'own file'}</td>
                     <td class="numeric">{count(each.targetTokens)}</td>

@@ -39,6 +39,14 @@ describe('the new-run form', () => {
     expect(result).toMatchObject({ settings: { trainingMs: 90_000, ranks: [2, 8, 32] } });
   });
 
+  it('leaves pruning to the strategy where its fields are empty', () => {
+    const hetlora = readForm({ ...good, strategy: 'hetlora' });
+    expect(hetlora).toMatchObject({ settings: { pruneGamma: 0.99, pruneLambda: 0.005 } });
+    expect(readForm(good)).toMatchObject({ settings: { pruneGamma: null, pruneLambda: null } });
+    const never = readForm({ ...good, strategy: 'hetlora', pruneGamma: '1' });
+    expect(never).toMatchObject({ settings: { pruneGamma: 1 } });
+  });
+
   it.each([
     [{ goal: '' }, { goal: 'A number is needed here.' }],
     [{ goal: 'four' }, { goal: 'A number is needed here.' }],
@@ -48,6 +56,8 @@ describe('the new-run form', () => {
     [{ learningRate: '0' }, { learningRate: 'Must be more than 0.' }],
     [{ maxWeightShare: '2' }, { maxWeightShare: 'Must be at most 1.' }],
     [{ goal: '2', minimum: '3' }, { minimum: 'This must not exceed the goal.' }],
+    [{ pruneGamma: '0.9' }, { pruneGamma: 'This must be left out: pruning ranks on devices is part of hetlora only.' }],
+    [{ strategy: 'hetlora', pruneGamma: '1.5' }, { pruneGamma: 'Must be at most 1.' }],
     [{ momentum: '0.9' }, { momentum: 'This must be 0: it is a setting of sgd, and adamw has its own.' }],
     [
       { optimiser: 'sgd', maxGradNorm: '0' },

@@ -10,6 +10,8 @@ export interface TextField {
   readonly label: string;
   readonly hint?: string;
   readonly unit?: string;
+  /** May be left empty. */
+  readonly optional?: boolean;
   readonly input: 'text' | 'number' | 'seconds' | 'ranks' | 'checkbox' | 'choice' | 'tasks' | 'targets';
   readonly choices?: readonly (readonly [value: string, label: string])[];
 }
@@ -151,6 +153,20 @@ export const SECTIONS: readonly Section[] = [
         hint: 'Of a merge, from 8 devices on.',
       },
       {
+        key: 'pruneGamma',
+        label: 'Pruning, γ',
+        input: 'number',
+        optional: true,
+        hint: 'With hetlora: the part of its rank a device keeps when it prunes; 0.99 when empty, 1 for never.',
+      },
+      {
+        key: 'pruneLambda',
+        label: 'Pruning, λ',
+        input: 'number',
+        optional: true,
+        hint: 'With hetlora: how much the loss is penalised for what could be pruned; 0.005 when empty.',
+      },
+      {
         key: 'serverMomentum',
         label: 'Server momentum',
         input: 'number',
@@ -202,7 +218,7 @@ export function initialValues(tasks: readonly string[]): FormValues {
       case 'seconds':
         return [field.key, String(Number(value) / 1_000)];
       default:
-        return [field.key, String(value)];
+        return [field.key, value === null ? '' : String(value)];
     }
   });
   return { ...Object.fromEntries(written), name: '', purpose: '', operator: '' };
@@ -215,7 +231,7 @@ function read(field: TextField, value: FormValues[string] | undefined): unknown 
   const number = (part: string) => (part.trim() === '' ? Number.NaN : Number(part));
   switch (field.input) {
     case 'number':
-      return number(text);
+      return field.optional && text === '' ? null : number(text);
     case 'seconds':
       return Math.round(number(text) * 1_000);
     case 'ranks':

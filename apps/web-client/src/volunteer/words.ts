@@ -205,6 +205,7 @@ export const LEAVING_WORDS: Readonly<Record<string, Readonly<Record<string, stri
     runHash: 'which run and start weights it was trained from',
     startHash: 'which run and start weights it was trained from',
     dtype: 'number format, size and checksum of the update',
+    rank: 'rank of the update',
     bytes: 'number format, size and checksum of the update',
     sha256: 'number format, size and checksum of the update',
     targetTokens: 'numbers of tokens, rows and steps trained',

@@ -1,7 +1,7 @@
 // HetLoRA's aggregation (Cho et al., EMNLP 2024, arXiv 2401.06432, §3.3): zero-padded factors averaged with shares in
 // proportion to ‖s·B·A‖ of each client instead of its number of tokens. Costs one Gram matrix of each client more than
 // zero-pad. A client with large factors, for whatever reason, counts most; cross terms and fading rows as in zero-pad.
-// Its pruning of ranks belongs to the client's training and is not part of the merge.
+// Clients of a run prune their ranks while they train (§3.2: trainer's lora/pruning.ts); the merge takes what ranks there are.
 import { normOfSum } from '../spectrum.ts';
 import type { Factors } from '../types.ts';
 import { averageFactors, endsOf, mergedFactors } from './averages.ts';

@@ -1,6 +1,6 @@
 // HetLoRA's rank self-pruning on the client (Cho et al., EMNLP 2024, arXiv 2401.06432, §3.2): the loss is penalised by
 // λ·‖B[:, γr:]‖·‖A[γr:, :]‖, and where training made that product smaller the directions behind γr are dropped. A client has one
-// rank, so the products of all its matrices are added up and decide together: docs/decisions/0010-rank-self-pruning.md.
+// rank, so the products of all its matrices are added up and decide together: docs/decisions/0008-rank-self-pruning.md.
 import { type LoraFactors, prunedRank } from '@weft/formats';
 
 /** γ in (0, 1], and the weight of the penalty. */

@@ -114,6 +114,32 @@ describe('a step', () => {
     expect(distance(flat(together), flat(apart))).toBeLessThan(1e-6);
   });
 
+  it('adds the gradients of a penalty on tails, once a step', async () => {
+    const adapter = adapterOf(4, 'a');
+    const [kept, lambda] = [3, 0.25];
+    const plain = await lossAndGradients(model, adapter, examples);
+    const penalised = await lossAndGradients(model, adapter, examples, { tail: { kept, lambda }, microBatch: 2 });
+    expect(Math.abs(penalised.loss / plain.loss - 1)).toBeLessThan(1e-6);
+    for (const [module, own] of adapter.matrices) {
+      const ofTail = (values: Float32Array, isTail: (i: number) => boolean) =>
+        values.map((value, i) => (isTail(i) ? value : 0));
+      const a = ofTail(own.a, (i) => i >= kept * own.in);
+      const b = ofTail(own.b, (i) => i % own.rank >= kept);
+      const [ofA, ofB] = [Math.hypot(...a), Math.hypot(...b)];
+      const expected = {
+        a: [...a].map((value, i) => (lambda * ofB * value) / ofA + (plain.gradients.get(module)?.a[i] ?? 0)),
+        b: [...b].map((value, i) => (lambda * ofA * value) / ofB + (plain.gradients.get(module)?.b[i] ?? 0)),
+      };
+      for (const factor of ['a', 'b'] as const) {
+        const found = [...(penalised.gradients.get(module)?.[factor] ?? [])];
+        expect(distance(found, expected[factor]), `${module} ${factor}`).toBeLessThan(1e-5);
+      }
+    }
+    await expect(
+      lossAndGradients(model, adapter, examples, { tail: { kept, lambda }, trainable: 'B' }),
+    ).rejects.toMatchObject({ code: 'bad-settings' });
+  });
+
   it.each(['A', 'B'] as const)('trains %s alone', async (trainable) => {
     const adapter = adapterOf(2, 'a');
     const matrices = [...adapter.matrices.values()];

@@ -113,6 +113,7 @@ export class TestTrainer implements Trainer {
     const counts = { steps: done, targetTokens: done * 10, examples: done * 8, truncatedRows: 0 };
     return {
       update: this.spoil(update),
+      rank: job.grant.rank,
       ...counts,
       firstLoss: this.lossOf(1),
       lastLoss: this.lossOf(done),

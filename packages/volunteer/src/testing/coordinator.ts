@@ -410,6 +410,7 @@ export class Coordinator {
         maxGradNorm: settings.maxGradNorm,
         optimiser: 'adamw',
         momentum: 0,
+        pruning: null,
         trainable: 'both',
         seed: 'seed',
       },
