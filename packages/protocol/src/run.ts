@@ -130,6 +130,15 @@ export type RunSettings = z.output<typeof runSettingsSchema>;
 /** Settings as an admin may give them. */
 export type RunSettingsInput = z.input<typeof runSettingsSchema>;
 
+/** What clients prune by; null where γ = 1 leaves nothing to prune, and for strategies without pruning. */
+export function pruningOf({
+  pruneGamma,
+  pruneLambda,
+}: Pick<RunSettings, 'pruneGamma' | 'pruneLambda'>): { gamma: number; lambda: number } | null {
+  if (pruneGamma === null || pruneGamma === 1) return null;
+  return { gamma: pruneGamma, lambda: pruneLambda ?? 0 };
+}
+
 /** One file the server hands out. `pieces` are the SHA-256 of consecutive {@link PIECE_BYTES} pieces. */
 export const manifestFileSchema = z.object({
   /** 'model' files go by their Hugging Face name; 'task' files by `<split>.jsonl`. */

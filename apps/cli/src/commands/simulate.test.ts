@@ -83,3 +83,16 @@ it('names what is wrong with a file before anything is trained', async () => {
   });
   expect(await failure(['simulate', file('none.yaml')])).toMatchObject({ code: 'experiment' });
 });
+
+it('lets clients of hetlora prune themselves, and go on at the rank they kept', async () => {
+  const run = {
+    ...{ name: 'test', purpose: 'a test', operator: 'the tests', tasks: ['rooms', 'travel'], seed: 'test', rounds: 2 },
+    ...{ localSteps: 3, batchSize: 2, sequenceLength: 32, targets: ['q_proj', 'v_proj'], learningRate: 0.02 },
+    ...{ pruneGamma: 0.5, pruneLambda: 20 },
+  };
+  const path = await simulation('pruning.yaml', { run, strategies: ['hetlora'], idleRounds: 1 });
+  const report = await document(['simulate', path, '--out', file('pruned')], { chatty: true });
+  const rounds: Round[] = report.runs[0].rounds;
+  // Ranks 2, 2 and 8 have nothing to prune while B is 0; then half of their directions go, and stay away.
+  expect(rounds.map(({ matrices }) => matrices[0]?.p.length)).toEqual([8, 4, 4]);
+});

@@ -15,7 +15,7 @@ import {
   zeroUpdate,
 } from '@weft/flexlora';
 import { type LoraFactors, readFactors, writeFactors } from '@weft/formats';
-import type { RunSettings, TrainingSettings } from '@weft/protocol';
+import { pruningOf, type RunSettings, type TrainingSettings } from '@weft/protocol';
 import { type AdaptedMatrix, type AdapterSpec, plainSpec } from '@weft/trainer';
 
 /** What a client trains in a round; the blobs are safetensors with PEFT names. */
@@ -29,6 +29,8 @@ export interface LocalJob {
 
 export interface LocalResult {
   readonly update: Uint8Array;
+  /** Of these factors: what was granted, or what a client that pruned has kept. */
+  readonly rank: number;
   readonly targetTokens: number;
   readonly lastLoss: number;
 }
@@ -76,12 +78,15 @@ export class Federation {
   readonly #largestRank: number;
   readonly #states = new Map<string, State>();
   readonly #velocities = new Map<string, LowRank>();
+  /** Of every client: what it began with, or has kept where it pruned itself. */
+  readonly #ranks: number[];
   #round = 0;
 
   constructor(options: FederationOptions) {
     this.#options = options;
     this.#strategy = strategyByName(options.settings.strategy);
     this.#largestRank = Math.max(...options.settings.ranks);
+    this.#ranks = options.clients.map(({ rank }) => rank);
   }
 
   /** The state as an adapter: at the largest rank, or whole where clients have it whole. */
@@ -137,14 +142,16 @@ export class Federation {
     this.#round += 1;
     const served = new Map<number, Served>();
     const updates: { factors: ReadonlyMap<string, Factors>; tokens: number; loss: number; of: Served }[] = [];
-    for (const [i, { rank, rows }] of clients.entries()) {
+    for (const [i, { rows }] of clients.entries()) {
+      const rank = this.#ranks[i] ?? 0;
       const of = served.get(rank) ?? this.#serve(rank);
       served.set(rank, of);
       if (trains) {
         const seed = `${settings.seed}/${this.#round}/client ${i + 1}`;
         const job = { ...of, rows, training: { ...trainingOf(settings, this.#strategy), seed } };
-        const { update, targetTokens, lastLoss } = await this.#options.train(job);
-        updates.push({ of, factors: this.#read(update, rank), tokens: targetTokens, loss: lastLoss });
+        const { update, targetTokens, lastLoss, ...sent } = await this.#options.train(job);
+        this.#ranks[i] = sent.rank;
+        updates.push({ of, factors: this.#read(update, sent.rank), tokens: targetTokens, loss: lastLoss });
       } else updates.push({ of, factors: of.factors, tokens: 1, loss: 0 });
       onClient?.(i + 1);
     }
@@ -204,7 +211,10 @@ const trainingOf = (settings: RunSettings, strategy: Strategy): Omit<TrainingSet
   learningRate: settings.learningRate,
   schedule: settings.schedule,
   warmupSteps: settings.warmupSteps,
+  optimiser: settings.optimiser,
+  momentum: settings.momentum,
   weightDecay: settings.weightDecay,
   maxGradNorm: settings.maxGradNorm,
   trainable: strategy.trains,
+  pruning: pruningOf(settings),
 });

@@ -2,8 +2,8 @@
 // told so; whoever asks again for the same upload gets the same receipt.
 import { randomBytes } from 'node:crypto';
 import { sha256Hex } from '@weft/formats';
-import { type Lease, ProtocolError, type Receipt, type UploadBegin } from '@weft/protocol';
-import { makeGrant, pruningOf } from '../runs/grants.ts';
+import { type Lease, ProtocolError, pruningOf, type Receipt, type UploadBegin } from '@weft/protocol';
+import { makeGrant } from '../runs/grants.ts';
 import { PrunedRanks } from '../runs/pruned-ranks.ts';
 import type { RunContext } from '../runs/run-context.ts';
 import type { UploadRecord } from '../store/run-store.ts';

@@ -1,7 +1,7 @@
 // What a client is granted: a rank and a scale for every adapted matrix.
 import { createHash } from 'node:crypto';
 import { alphaOf, rankOf } from '@weft/formats';
-import { canonicalJson, type Grant, type RunSettings, type TrainingSettings } from '@weft/protocol';
+import { canonicalJson, type Grant, type RunSettings } from '@weft/protocol';
 
 /** A matrix that carries an adapter. W is `[out, in]`. */
 export interface Matrix {
@@ -34,15 +34,6 @@ const STATE_RANK_FACTOR = 4;
 
 /** Rank that the state of every matrix is kept at, where the matrix has it. */
 export const stateRankOf = ({ ranks }: Pick<RunSettings, 'ranks'>): number => STATE_RANK_FACTOR * Math.max(...ranks);
-
-/** What clients prune by; null where γ = 1 leaves nothing to prune, and for strategies without pruning. */
-export function pruningOf({
-  pruneGamma,
-  pruneLambda,
-}: Pick<RunSettings, 'pruneGamma' | 'pruneLambda'>): TrainingSettings['pruning'] {
-  if (pruneGamma === null || pruneGamma === 1) return null;
-  return { gamma: pruneGamma, lambda: pruneLambda ?? 0 };
-}
 
 /** s = α/r of one matrix. */
 export const scaleOf = (grant: Grant, module: string): number => alphaOf(grant, module) / rankOf(grant, module);

@@ -1,10 +1,10 @@
 // Turns a granted place into the lease a client receives: its grant, its training settings, and start weights read out of
 // the version the round starts from. Everything follows from the run and the place, so a restart makes the same lease.
 import { type Side, strategyByName } from '@weft/flexlora';
-import type { BlobReference, Grant, Lease } from '@weft/protocol';
+import { type BlobReference, type Grant, type Lease, pruningOf } from '@weft/protocol';
 import type { LeaseEntry } from '../coordinator/types.ts';
 import type { ReadOutPart } from '../merge/merger.ts';
-import { grantKey, makeGrant, pruningOf } from './grants.ts';
+import { grantKey, makeGrant } from './grants.ts';
 import type { RunContext } from './run-context.ts';
 
 type LeaseContext = Pick<RunContext, 'definition' | 'store' | 'blobs' | 'globals' | 'matrices' | 'merger' | 'timing'>;
