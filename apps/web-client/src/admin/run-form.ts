@@ -103,8 +103,9 @@ export const SECTIONS: readonly Section[] = [
         input: 'choice',
         choices: [
           ['adamw', 'AdamW: as FedIT trains'],
-          ['sgd', 'SGD: as FedAvg trains; less memory, wants a higher learning rate'],
+          ['sgd', 'SGD: as FedAvg trains, in less memory'],
         ],
+        hint: 'SGD wants a rate some hundred times higher, such as 0.3.',
       },
       { key: 'learningRate', label: 'Learning rate', input: 'number' },
       {
