@@ -88,7 +88,7 @@ describe('a merge process', () => {
     const paths = Array.from({ length: uploads }, (_, i) => {
       writeFileSync(at(`upload-${i}`), writeFactors([factors(i)]));
       writeFileSync(at(`start-${i}`), writeFactors([factors(0)]));
-      return { path: at(`upload-${i}`), startPath: at(`start-${i}`), grant, weight: 1 / uploads };
+      return { path: at(`upload-${i}`), startPath: at(`start-${i}`), grant, startGrant: grant, weight: 1 / uploads };
     });
     const task: MergeTask = {
       strategy: 'flexlora-carry',
