@@ -59,6 +59,13 @@ const combine = (terms: [number, Dense][]): Dense => {
   );
 };
 const norm = (values: Float64Array | undefined): number => Math.hypot(...(values ?? [Number.NaN]));
+/** Over all matrices. */
+const size = (a: Dense): number => Math.hypot(...[...a.values()].map(norm));
+const inner = (a: Dense, b: Dense): number =>
+  [...a].reduce((sum, [module, values]) => {
+    const others = b.get(module);
+    return sum + values.reduce((s, value, i) => s + value * (others?.[i] ?? Number.NaN), 0);
+  }, 0);
 const distance = (a: Dense, b: Dense): number => {
   const difference = combine([
     [1, a],
@@ -113,7 +120,7 @@ describe.each(['flexlora', 'flexlora-carry'] as const)('two rounds of %s', (stra
     for (const [i, round] of second.entries()) {
       expect(round.lease).toMatchObject({ round: 2, startVersion: 1 });
       const started = products(round.start);
-      for (const { module, sigma, discardedTail } of snapshot.rounds[0]?.spectra ?? []) {
+      for (const { module, sigma, discardedTail, truncationError } of snapshot.rounds[0]?.spectra ?? []) {
         // Eckart and Young: no matrix of this rank is nearer than the tail of the spectrum, and this one is as near.
         const gap = norm(
           combine([
@@ -125,6 +132,8 @@ describe.each(['flexlora', 'flexlora-carry'] as const)('two rounds of %s', (stra
         expect(Math.abs(gap - tail)).toBeLessThan(1e-5 * Math.hypot(...sigma));
         expect(Math.abs(norm(merged.get(module)) - Math.hypot(...sigma))).toBeLessThan(1e-6 * Math.hypot(...sigma));
         expect(discardedTail).toBeLessThan(1e-12);
+        expect(Object.keys(truncationError)).toEqual(['1', '2', '4']);
+        expect(truncationError[String(RANKS[i])]).toBeCloseTo(tail / Math.hypot(...sigma), 10);
       }
     }
     const trained = second.map<[number, Dense]>((round, i) => [WEIGHTS[i] ?? 0, products(round.update)]);
@@ -133,6 +142,20 @@ describe.each(['flexlora', 'flexlora-carry'] as const)('two rounds of %s', (stra
 
     const ended = await admin.until(runId, ({ run }) => run.state === 'completed');
     expect(ended.run.outcome).toBe('Committed 2 rounds.');
+    const changes = second.map((_, i) =>
+      combine([
+        [1, products(second[i]?.update as Factors)],
+        [-1, products(second[i]?.start as Factors)],
+      ]),
+    );
+    const mean = combine(changes.map((change, i) => [WEIGHTS[i] ?? 0, change]));
+    for (const [i, volunteer] of volunteers.entries()) {
+      const told = ended.rounds[1]?.contributions.find(({ clientId }) => clientId === volunteer.clientId);
+      const change = changes[i] as Dense;
+      expect((told?.changeNorm ?? Number.NaN) / size(change)).toBeCloseTo(1, 5);
+      expect(told?.cosineToMean).toBeCloseTo(inner(change, mean) / (size(change) * size(mean)), 5);
+      expect(told).toMatchObject({ clip: 1, outlier: null });
+    }
     // The whole state is kept at rank 16, so an export of rank 16 is the merge itself.
     const reply = await fetch(`${server.url}/api/runs/${runId}/adapter/adapter_model.safetensors?rank=16`, {
       headers: { authorization: 'Bearer a token for tests' },
@@ -349,6 +372,69 @@ it('server momentum takes a share of the last step along', async () => {
   for (const volunteer of volunteers) volunteer.close();
   await expect(create({ name: 'still', strategy: 'flexlora', serverMomentum: 0.5 })).rejects.toMatchObject({
     message: expect.stringContaining('only flexlora-carry, flexlora-frozen-tail, flora merge changes'),
+  });
+});
+
+it.each(['flexlora', 'flexlora-carry'] as const)('%s clips a change to the cohort’s median', async (strategy) => {
+  const runId = await create({ name: 'clipped', strategy, rounds: 2, maxChangeNorm: 1 });
+  const volunteers = await enter(runId);
+  const play = (sizes: number[]) =>
+    Promise.all(volunteers.map((v, i) => v.round(4, { size: sizes[i] ?? 0, seed: i + 1, tokens: TOKENS[i] ?? 1 })));
+  const first = await play([0.03, 0.05, 0.08]);
+  const second = await play([0.03, 0.05, 0.08]);
+  const ended = await admin.until(runId, ({ run }) => run.state === 'completed');
+  let state = combine([[0, products(first[0]?.start as Factors)]]);
+  for (const [round, played] of [first, second].entries()) {
+    const changes = played.map(({ update, start }) =>
+      combine([
+        [1, products(update)],
+        [-1, products(start)],
+      ]),
+    );
+    const norms = changes.map(size);
+    const bound = [...norms].sort((a, b) => a - b)[1] ?? Number.NaN;
+    const clips = norms.map((each) => Math.min(1, bound / each));
+    expect(clips[2]).toBeLessThan(0.9);
+    for (const [i, volunteer] of volunteers.entries()) {
+      const told = ended.rounds[round]?.contributions.find(({ clientId }) => clientId === volunteer.clientId);
+      expect(told?.clip).toBeCloseTo(clips[i] ?? Number.NaN, 5);
+      expect((told?.changeNorm ?? Number.NaN) / (norms[i] ?? 1)).toBeCloseTo(1, 5);
+    }
+    const clipped = changes.map<[number, Dense]>((change, i) => [(WEIGHTS[i] ?? 0) * (clips[i] ?? 1), change]);
+    const starts = played.map<[number, Dense]>(({ start }, i) => [WEIGHTS[i] ?? 0, products(start)]);
+    state = combine([...(strategy === 'flexlora' ? starts : [[1, state] as [number, Dense]]), ...clipped]);
+  }
+  const reply = await fetch(`${server.url}/api/runs/${runId}/adapter/adapter_model.safetensors?rank=16`, {
+    headers: { authorization: 'Bearer a token for tests' },
+  });
+  const grant = { rank: 16, alpha: 32, rankPattern: {}, alphaPattern: {}, targets: ['q_proj' as const] };
+  expect(distance(state, products(readFactors(new Uint8Array(await reply.arrayBuffer()), grant)))).toBeLessThan(1e-5);
+  for (const volunteer of volunteers) volunteer.close();
+  await expect(create({ name: 'averages', strategy: 'hetlora', maxChangeNorm: 2 })).rejects.toMatchObject({
+    message: expect.stringContaining('zero-pad, hetlora, fedit average factors'),
+  });
+});
+
+it('rejects who pulls against the others, and merges who has something else to tell', async () => {
+  const runId = await create({ name: 'opposed', rounds: 1, goal: 6, rejectOpposed: 0.75 });
+  const volunteers = await enter(runId, 6);
+  // Four go one way, one another, and the last one goes their way backwards and further.
+  const moves = [0.04, 0.045, 0.05, 0.055, 0.05, -0.1].map((far, i) => ({ size: far, seed: i === 4 ? 99 : 1 }));
+  await Promise.all(volunteers.map((v, i) => v.round(4, moves[i] ?? { size: 0, seed: 0 })));
+  const ended = await admin.until(runId, ({ run }) => run.state === 'completed');
+  expect(ended.run.outcome).toBe('Committed 1 round; 1 upload quarantined (similarity).');
+  const told = volunteers.map(({ clientId }) =>
+    ended.rounds[0]?.contributions.find((contribution) => contribution.clientId === clientId),
+  );
+  expect(told.map((each) => each?.weight)).toEqual([0.2, 0.2, 0.2, 0.2, 0.2, 0].map((x) => expect.closeTo(x, 12)));
+  expect(told[5]?.quarantined).toMatch(/^similarity: the update pulls against the others: cosine -0\.\d{3} with/);
+  // It had no part in the mean that it is compared with.
+  expect(told[5]?.cosineToMean).toBeLessThan(-0.5);
+  expect(told[0]?.cosineToMean).toBeGreaterThan(0.9);
+  expect(ended.log.some(({ text }) => text.includes('quarantined: similarity'))).toBe(true);
+  for (const volunteer of volunteers) volunteer.close();
+  await expect(create({ name: 'strict', rejectOpposed: 0.1 })).rejects.toMatchObject({
+    message: expect.stringContaining('must be 0 or at least 0.5'),
   });
 });
 

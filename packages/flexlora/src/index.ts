@@ -1,4 +1,11 @@
 // Merging LoRA adapters of different ranks: factors in, factors out. Mathematics only, in float64.
+export {
+  type Agreement,
+  agreementOf,
+  cosinesWithOthers,
+  cosinesWithSum,
+  sumAgreements,
+} from './agreement.ts';
 export { CappedSum, type CappedSumOptions } from './capped-sum.ts';
 export * from './errors.ts';
 export * from './merge-adapters.ts';
@@ -11,8 +18,9 @@ export {
   type ServedFactors,
   sideRank,
 } from './read-out.ts';
+export * from './robust.ts';
 export { carried, fixedPoint, type Reach, replaced } from './shrinkage.ts';
-export { type MatrixReport, type MatrixUpdate, normOfSum } from './spectrum.ts';
+export { changeParts, type MatrixReport, type MatrixUpdate, normOfSum, truncationErrors } from './spectrum.ts';
 export type { Term } from './stack.ts';
 export * from './strategies/index.ts';
 export { lowRankOf, type Route, type Sum, type SumOptions, sumOfProducts, UpdateSum } from './sum.ts';

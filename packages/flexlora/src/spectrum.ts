@@ -3,8 +3,8 @@
 import { GrowingSum } from './growing-sum.ts';
 import { type Columns, columns, dot } from './linalg/columns.ts';
 import { addProduct, transposedView, view } from './linalg/product.ts';
-import { joined, nuclearBound, type Stack, stackTerms, type Term } from './stack.ts';
-import type { Factors, LowRank } from './types.ts';
+import { innerProduct, joined, nuclearBound, type Stack, stackTerms, type Term } from './stack.ts';
+import { type Factors, inHand, type LowRank } from './types.ts';
 
 /** One client's work on one matrix. */
 export interface MatrixUpdate {
@@ -13,6 +13,8 @@ export interface MatrixUpdate {
   readonly end: Factors;
   /** The factors the client started from exactly as they were served, after rounding. */
   readonly start: Factors | null;
+  /** What its change is multiplied by, in (0, 1]; 1 unless said. Less than 1 needs the start (`clipFactors`). */
+  readonly clip?: number;
   /** What errors call the client. */
   readonly name?: string;
 }
@@ -32,6 +34,8 @@ export interface MatrixReport {
   readonly discardedTail: number;
   /** Cosine of each update's change (its product where no start is known) with the weighted mean change; 0 for no change. */
   readonly cosineToMean: readonly number[];
+  /** ‖Δ‖ of each update's change, before clipping. */
+  readonly changeNorm: readonly number[];
 }
 
 export function matrixReport(next: LowRank, discarded: number, updates: readonly MatrixUpdate[]): MatrixReport {
@@ -52,8 +56,21 @@ export function matrixReport(next: LowRank, discarded: number, updates: readonly
     p: reach(updates),
     truncationError: Object.fromEntries(ranks.map((rank) => [rank, lost(rank)])),
     discardedTail: Math.sqrt(share(discarded * discarded)),
-    cosineToMean: cosinesToMean(updates),
+    ...changesBesideMean(updates),
   };
+}
+
+/** ‖M − trunc_r(M)‖ / ‖M‖ at each of `ranks`, from what a report keeps; M before truncation to the stored rank. */
+export function truncationErrors(
+  { sigma, discardedTail }: Pick<MatrixReport, 'sigma' | 'discardedTail'>,
+  ranks: readonly number[],
+): number[] {
+  const tail = (from: number): number => sigma.slice(from).reduceRight((sum, value) => sum + value * value, 0);
+  const kept = tail(0);
+  // Where nothing was kept, all is lost or there was nothing.
+  if (kept === 0) return ranks.map(() => discardedTail);
+  const share = 1 - discardedTail * discardedTail;
+  return ranks.map((rank) => Math.sqrt((share * tail(rank)) / kept + discardedTail * discardedTail));
 }
 
 function effectiveRank(sigma: readonly number[]): number {
@@ -73,24 +90,30 @@ export function reach(
   );
 }
 
-/** The change of one update as terms to sum: its end less its start. */
-export const changeTerms = ({ weight, end, start, name }: MatrixUpdate): Term[] => {
+/** The change of one update as terms to sum, clipped as it says: its end less its start. */
+export const changeTerms = ({ weight, end, start, clip = 1, name }: MatrixUpdate): Term[] => {
   const called = name === undefined ? {} : { name };
-  const ended = { weight, factors: end, ...called };
+  const ended = { weight: weight * clip, factors: end, ...called };
   const started = name === undefined ? {} : { name: `${name}, start weights` };
-  return start === null ? [ended] : [ended, { weight: -weight, factors: start, ...started }];
+  return start === null ? [ended] : [ended, { weight: -weight * clip, factors: start, ...started }];
 };
 
-/** Frobenius inner product of two products of stacks: Σ (LᵀL') ∘ (RᵀR'), never forming either. */
-function innerProduct(a: Stack, b: Stack): number {
-  let sum = 0;
-  for (let i = 0; i < a.left.cols; i += 1) {
-    for (let j = 0; j < b.left.cols; j += 1) {
-      const l = dot(a.left.data, i * a.out, b.left.data, j * b.out, a.out);
-      sum += l * dot(a.right.data, i * a.in, b.right.data, j * b.in, a.in);
-    }
-  }
-  return sum;
+/**
+ * The same change as s·(B − B₀)·A + s·B₀·(A − A₀), whose terms are as small as the change itself: no training is exactly 0.
+ * Falls back to {@link changeTerms} where start and end differ in rank or scale.
+ */
+export function changeParts(update: MatrixUpdate): Term[] {
+  const { weight, clip = 1, name } = update;
+  if (update.start === null || update.start.rank !== update.end.rank || update.start.scale !== update.end.scale)
+    return changeTerms(update);
+  const [end, start] = [inHand(update.end), inHand(update.start)];
+  const called = name === undefined ? {} : { name };
+  const less = (values: Factors['a'], others: Factors['a']) =>
+    Float64Array.from(values, (value, i) => value - (others[i] ?? Number.NaN));
+  return [
+    { weight: weight * clip, factors: { ...end, b: less(end.b, start.b) }, ...called },
+    { weight: weight * clip, factors: { ...start, a: less(end.a, start.a) }, ...called },
+  ];
 }
 
 /** ‖Σ weight · update‖ in the Frobenius norm, to about 1e-8 of the norms of its terms. */
@@ -106,9 +129,9 @@ const CANCELLED = 1e-14;
  * The mean change is kept as any sum is, and every change is held against it by itself: no pairs of clients, and beyond the
  * width of the matrix one change at a time, read a second time.
  */
-function cosinesToMean(updates: readonly MatrixUpdate[]): number[] {
+function changesBesideMean(updates: readonly MatrixUpdate[]): Pick<MatrixReport, 'cosineToMean' | 'changeNorm'> {
   const [first] = updates;
-  if (!first) return [];
+  if (!first) return { cosineToMean: [], changeNorm: [] };
   const sum = new GrowingSum(first.end);
   let kept: Stack[] = [];
   let bound = 0;
@@ -126,9 +149,12 @@ function cosinesToMean(updates: readonly MatrixUpdate[]): number[] {
     return { own, floor: CANCELLED * nuclearBound(change) ** 2, withMean: innerProductWithMean(change, mean) };
   });
   const norm = updates.reduce((total, { weight }, i) => total + weight * (held[i]?.withMean ?? 0), 0);
-  return held.map(({ own, floor, withMean }) =>
-    own <= floor || norm <= CANCELLED * bound ** 2 ? 0 : Math.max(-1, Math.min(1, withMean / Math.sqrt(own * norm))),
-  );
+  return {
+    cosineToMean: held.map(({ own, floor, withMean }) =>
+      own <= floor || norm <= CANCELLED * bound ** 2 ? 0 : Math.max(-1, Math.min(1, withMean / Math.sqrt(own * norm))),
+    ),
+    changeNorm: held.map(({ own, floor }, i) => (own <= floor ? 0 : Math.sqrt(own) / (updates[i]?.clip ?? 1))),
+  };
 }
 
 const changeOf = (update: MatrixUpdate): Stack => stackTerms(changeTerms({ ...update, weight: 1 }));

@@ -1,6 +1,7 @@
 // The factors of many updates side by side: Σ weight · update as one product of two tall matrices.
 import { MergeError } from './errors.ts';
 import { type Columns, columns, dot } from './linalg/columns.ts';
+import { addProduct, transposedView, view } from './linalg/product.ts';
 import { checkUpdate, type Factors, inHand, isLowRank, type LowRank, type Shape } from './types.ts';
 
 export interface Term {
@@ -80,6 +81,15 @@ export function stackTerms(terms: readonly Term[]): Stack {
     terms.map((term, t) => stackOf({ name: `update ${t + 1}`, ...term }, shape)),
     shape,
   );
+}
+
+/** Frobenius inner product of two products of stacks: Σ (LᵀL') ∘ (RᵀR'), never forming either. */
+export function innerProduct(a: Stack, b: Stack): number {
+  const lefts = columns(a.left.cols, b.left.cols);
+  const rights = columns(a.left.cols, b.left.cols);
+  addProduct(1, transposedView(view(a.left)), view(b.left), view(lefts));
+  addProduct(1, transposedView(view(a.right)), view(b.right), view(rights));
+  return dot(lefts.data, 0, rights.data, 0, lefts.data.length);
 }
 
 /** Σ ‖l_j‖·‖r_j‖: a bound of the singular values of their product, and the measure of its rounding. */

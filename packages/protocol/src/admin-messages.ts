@@ -54,6 +54,14 @@ export const contributionSchema = z.object({
   firstLoss: lossSchema,
   lastLoss: lossSchema,
   quarantined: z.string().nullable(),
+  /** Frobenius norm of its change s·B·A − S over all matrices, as sent; null in records of earlier versions. */
+  changeNorm: z.number().nonnegative().nullable().default(null),
+  /** Cosine of its change with the merged mean change, over all matrices; null where either is zero. */
+  cosineToMean: z.number().min(-1).max(1).nullable().default(null),
+  /** What its change was multiplied by; less than 1 when it was clipped. */
+  clip: z.number().min(0).max(1).default(1),
+  /** Why it stands out of the cohort although it was merged; null where it does not. */
+  outlier: z.string().nullable().default(null),
 });
 export type Contribution = z.infer<typeof contributionSchema>;
 
@@ -69,6 +77,8 @@ export const matrixSpectrumSchema = z.object({
   discardedTail: z.number(),
   /** The same of the server's momentum, where there is one. */
   velocityTail: z.number().optional(),
+  /** ‖M − trunc_r(M)‖ / ‖M‖ at every rank r of the run: what a client of that rank does not see. */
+  truncationError: z.record(z.string(), z.number()).default({}),
 });
 export type MatrixSpectrum = z.infer<typeof matrixSpectrumSchema>;
 

@@ -18,6 +18,11 @@ export type StrategyName = z.infer<typeof strategySchema>;
 /** The strategies whose next state is the last one and a change. */
 const MERGES_CHANGES: readonly StrategyName[] = ['flexlora-carry', 'flexlora-frozen-tail', 'flora'];
 
+/** A scaled change is no average of factors: these cannot clip. */
+const AVERAGES_FACTORS: readonly StrategyName[] = ['zero-pad', 'hetlora', 'fedit'];
+
+const LEAST_OPPOSITION = 0.5;
+
 /** How every device keeps the frozen weights: fewer bits take less memory and change every loss a little. */
 export const baseDtypeSchema = z.enum(['f32', 'f16', 'q8', 'q4']);
 export type BaseDtype = z.infer<typeof baseDtypeSchema>;
@@ -83,6 +88,13 @@ export const runSettingsSchema = z
     maxWeightShare: z.number().min(0.05).max(1).default(0.25),
     /** β of V ← β·V + Δ and M ← M + V on the merged change Δ; 0 is none. */
     serverMomentum: z.number().min(0).max(0.99).default(0),
+    /** Norm of a client's change over all matrices at most, as a multiple of the cohort's median; 0 clips nothing. */
+    maxChangeNorm: z.number().min(0).max(1000).default(0),
+    /**
+     * Uploads that pull against the others at least this many times as strongly as these agree are not merged; 0 takes
+     * all, 0.75 finds changes turned around.
+     */
+    rejectOpposed: z.number().min(0).max(2).default(0),
     /** Cohort by seed, no over-selection, merge when all have reported or dropped: for experiments. */
     deterministic: z.boolean().default(false),
     /** Evaluate every committed version on the tasks' test rows (by `weft join --evaluate`). */
@@ -116,6 +128,14 @@ export const runSettingsSchema = z
   .refine((run) => run.maxGradNorm > 0 || run.optimiser !== 'sgd', {
     path: ['maxGradNorm'],
     message: 'must be above 0 with sgd: only clipping bounds how far an honest update can lie from its start',
+  })
+  .refine((run) => run.maxChangeNorm === 0 || !AVERAGES_FACTORS.includes(run.strategy), {
+    path: ['maxChangeNorm'],
+    message: `must be 0: ${AVERAGES_FACTORS.join(', ')} average factors, which a clipped change has none of`,
+  })
+  .refine((run) => run.rejectOpposed === 0 || run.rejectOpposed >= LEAST_OPPOSITION, {
+    path: ['rejectOpposed'],
+    message: `must be 0 or at least ${LEAST_OPPOSITION}: less would reject honest clients who have a task of their own`,
   })
   .refine((run) => run.strategy !== 'fedit' || run.ranks.length === 1, {
     path: ['ranks'],

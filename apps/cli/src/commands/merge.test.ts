@@ -156,6 +156,9 @@ describe('--report', () => {
       expect(each.cosineToMean).toHaveLength(2);
     }
     const page = await readFile(join(at('report'), 'report.html'), 'utf8');
+    for (const rank of [4, 8])
+      expect(page).toMatch(new RegExp(`<td class="number">${rank}</td><td class="number">[\\d.]+ %`));
+    expect(page).toContain('>stands out</th>');
     expect(page).toContain('<h1>2 adapters merged by flexlora at rank 6</h1>');
     expect(page.match(/<polyline/g)).toHaveLength(2 * (layer.length + 1));
     expect(page).not.toMatch(/<script|https?:|NaN|undefined/);

@@ -7,16 +7,17 @@ import { registerSimulate } from './simulate.ts';
 
 const { file, document, failure } = commandLine(registerSimulate);
 
+const RUN = {
+  ...{ name: 'test', purpose: 'a test', operator: 'the tests', tasks: ['rooms', 'travel'], seed: 'test' },
+  ...{ rounds: 2, localSteps: 2, batchSize: 2, sequenceLength: 32, targets: ['q_proj', 'v_proj'], maxChangeNorm: 1 },
+};
+
 const simulation = async (name: string, changes: Record<string, unknown> = {}): Promise<string> => {
   const path = file(name);
-  const run = {
-    ...{ name: 'test', purpose: 'a test', operator: 'the tests', tasks: ['rooms', 'travel'], seed: 'test' },
-    ...{ rounds: 2, localSteps: 2, batchSize: 2, sequenceLength: 32, targets: ['q_proj', 'v_proj'] },
-  };
   const document = {
     model: asset('stories260K'),
     tasks: dirname(dirname(task('rooms', 'train'))),
-    run,
+    run: RUN,
     clients: [
       { rank: 2, count: 2 },
       { rank: 8, count: 1 },
@@ -75,11 +76,17 @@ it('names what is wrong with a file before anything is trained', async () => {
   const refused = async (changes: Record<string, unknown>) =>
     failure(['simulate', await simulation('bad.yaml', changes)]);
   expect(await refused({ strategies: ['median'] })).toMatchObject({ exitCode: 1, code: 'experiment' });
-  expect(await refused({ strategies: ['fedit'] })).toMatchObject({
+  expect(await refused({ strategies: ['hetlora'] })).toMatchObject({
+    message: expect.stringMatching(/with hetlora, run\.maxChangeNorm: .*average factors/),
+  });
+  expect(await refused({ strategies: ['fedit'], run: { ...RUN, maxChangeNorm: 0 } })).toMatchObject({
     message: expect.stringMatching(/with fedit, run\.ranks: .*fedit averages factors of one rank/),
   });
   expect(await refused({ clients: [{ rank: 2, count: 500 }] })).toMatchObject({
     message: expect.stringMatching(/rooms has 180 rows for 250 clients/),
+  });
+  expect(await refused({ run: { ...RUN, rejectOpposed: 0.75 } })).toMatchObject({
+    message: expect.stringMatching(/run\.rejectOpposed: a simulation merges every client/),
   });
   expect(await failure(['simulate', file('none.yaml')])).toMatchObject({ code: 'experiment' });
 });

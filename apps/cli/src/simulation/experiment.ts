@@ -59,7 +59,10 @@ export function parseSimulation(text: string, path: string): Simulation {
   const settingsOf = (strategy: StrategyName): RunSettings => {
     const ranks = [...new Set(clients.map(({ rank }) => rank))].sort((a, b) => a - b);
     const settings = runSettingsSchema.safeParse({ ...run, ranks, strategy });
-    return settings.success ? settings.data : refuse(`with ${strategy}, ${firstIssue(settings.error, 'run')}`);
+    if (!settings.success) return refuse(`with ${strategy}, ${firstIssue(settings.error, 'run')}`);
+    if (settings.data.rejectOpposed > 0)
+      refuse('run.rejectOpposed: a simulation merges every client; a server can reject');
+    return settings.data;
   };
   const from = (folder: string): string => resolve(dirname(path), folder);
   return {

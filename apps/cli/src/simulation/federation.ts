@@ -1,9 +1,12 @@
 // Federated rounds in one process on one GPU: the trainer of a tab and the merging of the server, without a server between
 // them. Clients take turns; what they start from and what they return are the files that would have crossed the wire.
 import {
+  changeParts,
+  clipFactors,
   type Factors,
   type LowRank,
   normaliseWeights,
+  normOfSum,
   readOutSide,
   readOutStart,
   readOutState,
@@ -67,6 +70,17 @@ interface Served {
   readonly factors: ReadonlyMap<string, LoraFactors>;
   readonly start: Uint8Array;
   readonly side: Uint8Array | null;
+}
+
+interface Update {
+  readonly factors: ReadonlyMap<string, Factors>;
+  readonly of: Served;
+}
+
+function factorsOf(factors: ReadonlyMap<string, Factors>, module: string): Factors {
+  const found = factors.get(module);
+  if (!found) throw new RangeError(`An update lacks ${module}.`);
+  return found;
 }
 
 const fitting = ({ out, in: columns }: AdaptedMatrix, rank: number): number => Math.min(rank, out, columns);
@@ -159,7 +173,8 @@ export class Federation {
       updates.map(({ tokens }) => tokens),
       { maxWeightShare: settings.maxWeightShare },
     );
-    const matrices = this.#options.matrices.map((matrix) => this.#merge(matrix, updates, weights));
+    const clips = this.#clips(updates);
+    const matrices = this.#options.matrices.map((matrix) => this.#merge(matrix, updates, weights, clips));
     const trainLoss = updates.reduce((sum, { loss }, i) => sum + (weights[i] ?? 0) * loss, 0);
     return { round: this.#round, trained: trains, trainLoss: trains ? trainLoss : null, matrices };
   }
@@ -174,23 +189,36 @@ export class Federation {
     return readFactors(update, { ...spec, rslora: false }, 'an update');
   }
 
+  /** What each change is multiplied by, as a server would. */
+  #clips(updates: readonly Update[]): number[] {
+    const { maxChangeNorm } = this.#options.settings;
+    if (maxChangeNorm === 0) return updates.map(() => 1);
+    const norms = updates.map(({ factors, of }) =>
+      this.#options.matrices.map(({ module }) => {
+        const change = { weight: 1, end: factorsOf(factors, module), start: factorsOf(of.factors, module) };
+        return normOfSum(changeParts(change));
+      }),
+    );
+    return clipFactors(
+      norms.map((each) => Math.hypot(...each)),
+      maxChangeNorm,
+    );
+  }
+
   #merge(
     matrix: AdaptedMatrix,
-    updates: readonly { factors: ReadonlyMap<string, Factors>; of: Served }[],
+    updates: readonly Update[],
     weights: readonly number[],
+    clips: readonly number[],
   ): MatrixOfRound {
     const { module } = matrix;
-    const need = (factors: ReadonlyMap<string, Factors>): Factors => {
-      const found = factors.get(module);
-      if (!found) throw new RangeError(`An update lacks ${module}.`);
-      return found;
-    };
     const { next, report, velocity } = this.#strategy.mergeMatrix({
       current: this.#states.get(module) ?? null,
       updates: updates.map(({ factors, of }, i) => ({
         weight: weights[i] ?? 0,
-        end: need(factors),
-        start: this.#strategy.needsStart ? need(of.factors) : null,
+        end: factorsOf(factors, module),
+        start: this.#strategy.needsStart || (clips[i] ?? 1) < 1 ? factorsOf(of.factors, module) : null,
+        clip: clips[i] ?? 1,
         name: `client ${i + 1}`,
       })),
       maxRank: storedRank(matrix, this.#largestRank),

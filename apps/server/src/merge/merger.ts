@@ -1,5 +1,6 @@
 // What a run asks of the merge workers. Files go by path: a worker reads the tensors it needs, and no factor ever lies in
 // the server's own memory.
+import type { Agreement } from '@weft/flexlora';
 import type { Grant, MatrixSpectrum, StrategyName } from '@weft/protocol';
 import type { Matrix } from '../runs/grants.ts';
 
@@ -9,6 +10,10 @@ export interface UploadFiles {
   readonly startPath: string;
   readonly grant: Grant;
   readonly startGrant: Grant;
+}
+
+export interface WeightedUpload extends UploadFiles {
+  readonly weight: number;
 }
 
 /** What a client trains from; what it holds frozen beside that; or the state itself, for an export or an evaluation. */
@@ -32,15 +37,24 @@ export interface MergeJob {
   readonly global: string | null;
   readonly matrices: readonly Matrix[];
   /** In the order in which they are summed: by hash. Weights add up to 1. */
-  readonly uploads: readonly (UploadFiles & { readonly weight: number })[];
+  readonly uploads: readonly (WeightedUpload & {
+    /** What its change is multiplied by; 1 where it is not clipped. */
+    readonly clip: number;
+  })[];
+  /** Not merged, only compared with what is. */
+  readonly watched: readonly UploadFiles[];
   /** Rank the state is kept at; a matrix keeps at most min(out, in). */
   readonly stateRank: number;
+  /** Ranks to give truncation errors at. */
+  readonly ranks: readonly number[];
 }
 
 export interface MergeResult {
   /** The next state: safetensors, float64. */
   readonly state: Uint8Array;
   readonly spectra: readonly MatrixSpectrum[];
+  /** Of the uploads and then of the watched with the mean change that was merged. */
+  readonly agreement: Agreement;
 }
 
 export interface Change {
@@ -55,5 +69,7 @@ export interface Merger {
   readOut(job: ReadOutJob): Promise<Uint8Array>;
   /** What each upload changed of its start. */
   changes(uploads: readonly UploadFiles[], matrices: readonly Matrix[]): Promise<Change[]>;
+  /** How the changes stand to the sum of all, weighted as given. */
+  agreement(uploads: readonly WeightedUpload[], matrices: readonly Matrix[]): Promise<Agreement>;
   merge(job: MergeJob): Promise<MergeResult>;
 }

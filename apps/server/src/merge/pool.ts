@@ -2,13 +2,14 @@
 import { randomUUID } from 'node:crypto';
 import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { type Agreement, sumAgreements } from '@weft/flexlora';
 import { readSafetensors, type TensorToWrite, toFloat64, writeSafetensors } from '@weft/formats';
 import type { Tinypool } from 'tinypool';
 import type { Matrix } from '../runs/grants.ts';
 import { workerPath } from '../worker-path.ts';
-import type { Change, MergeJob, MergeResult, Merger, ReadOutJob, UploadFiles } from './merger.ts';
+import type { Change, MergeJob, MergeResult, Merger, ReadOutJob, UploadFiles, WeightedUpload } from './merger.ts';
 import { defaultProcesses, processPool } from './processes.ts';
-import type { ChangeTask, MergeTask, MergeTaskResult, ReadOutTask } from './worker.ts';
+import type { AgreementTask, ChangeTask, MergeTask, MergeTaskResult, ReadOutTask } from './worker.ts';
 
 export class WorkerMerger implements Merger {
   readonly #workers: number;
@@ -25,7 +26,7 @@ export class WorkerMerger implements Merger {
     workerPath('merge-worker');
   }
 
-  #run<Task, Result>(name: 'readOut' | 'change' | 'mergeMatrices', task: Task): Promise<Result> {
+  #run<Task, Result>(name: 'readOut' | 'change' | 'agreement' | 'mergeMatrices', task: Task): Promise<Result> {
     this.#pool ??= processPool(workerPath('merge-worker'), this.#workers);
     return this.#pool.run(task, { name }) as Promise<Result>;
   }
@@ -41,16 +42,23 @@ export class WorkerMerger implements Merger {
     return Promise.all(uploads.map((upload) => this.#run<ChangeTask, Change>('change', { upload, matrices })));
   }
 
+  async agreement(uploads: readonly WeightedUpload[], matrices: readonly Matrix[]): Promise<Agreement> {
+    const parts = split(matrices, this.#workers).map((part) =>
+      this.#run<AgreementTask, Agreement>('agreement', { uploads, matrices: part }),
+    );
+    return sumAgreements(await Promise.all(parts));
+  }
+
   async merge(job: MergeJob): Promise<MergeResult> {
     const parts = await Promise.all(
       split(job.matrices, this.#workers).map((matrices) =>
         this.#withOutput(async (output) => {
-          const { spectra } = await this.#run<MergeTask, MergeTaskResult>('mergeMatrices', {
+          const { spectra, agreement } = await this.#run<MergeTask, MergeTaskResult>('mergeMatrices', {
             ...job,
             matrices,
             output,
           });
-          return { spectra, bytes: readFileSync(output) };
+          return { spectra, agreement, bytes: readFileSync(output) };
         }),
       ),
     );
@@ -62,7 +70,11 @@ export class WorkerMerger implements Merger {
         data: toFloat64(tensor, name),
       })),
     );
-    return { state: writeSafetensors(tensors), spectra: parts.flatMap((part) => part.spectra) };
+    return {
+      state: writeSafetensors(tensors),
+      spectra: parts.flatMap((part) => part.spectra),
+      agreement: sumAgreements(parts.map((part) => part.agreement)),
+    };
   }
 
   async #withOutput<T>(work: (output: string) => Promise<T>): Promise<T> {

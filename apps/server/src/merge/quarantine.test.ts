@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { quarantine, type Suspect } from './quarantine.ts';
+import { quarantine, quarantineOpposed, type Suspect } from './quarantine.ts';
 
 const upload = (leaseId: string, changeNorm: number, rest: Partial<Suspect> = {}): Suspect => ({
   leaseId,
@@ -37,5 +37,25 @@ describe('quarantine', () => {
     const copied = quarantine([upload('a', 1, { sha256: 'x' }), upload('b', 1, { sha256: 'x' }), upload('c', 1)]);
     expect(copied.map((bad) => bad.leaseId)).toEqual(['b']);
     expect(quarantine([upload('a', 0, { sha256: 'x' }), upload('b', 0, { sha256: 'x' }), upload('c', 1)])).toEqual([]);
+  });
+});
+
+describe('quarantineOpposed', () => {
+  const cohort = (...cosines: (number | null)[]) => cosines.map((cosine, i) => ({ leaseId: `lease-${i}`, cosine }));
+
+  it('takes out who pulls the other way, with the figures', () => {
+    expect(quarantineOpposed(cohort(0.5, 0.6, 0.55, 0.45, 0.02, -0.5), 0.75)).toEqual([
+      {
+        leaseId: 'lease-5',
+        reason:
+          'similarity: the update pulls against the others: cosine -0.500 with their mean direction, where those who agree have 0.500 and -0.375 is the limit',
+      },
+    ]);
+  });
+
+  it('keeps an honest minority, and everybody where there is no common direction', () => {
+    expect(quarantineOpposed(cohort(0.5, 0.6, 0.55, 0.45, 0.02, -0.2), 0.75)).toEqual([]);
+    expect(quarantineOpposed(cohort(0.05, -0.04, -0.01, 0.01, -0.06, null), 0.75)).toEqual([]);
+    expect(quarantineOpposed(cohort(0.9, 0.9, 0.9, -0.9), 0.75)).toEqual([]);
   });
 });

@@ -1,5 +1,7 @@
 // The second look at uploads, when a whole round's are there: an update far larger than everybody else's, or a copy of
-// somebody else's, is acknowledged but not merged. Small honest cohorts differ a lot, so only the absurd is taken out.
+// somebody else's, or where the run asks for it one that pulls against the cohort, is acknowledged but not merged. Small
+// honest cohorts differ a lot, so only the absurd is taken out.
+import { findOpposed, median } from '@weft/flexlora';
 
 /** An update this many times larger than the median of the others is not an honest one. */
 const NORM_FACTOR = 10;
@@ -15,13 +17,6 @@ export interface Suspect {
   readonly changeNorm: number;
   /** Whether it changed a factor that the strategy keeps frozen. */
   readonly changedFrozen?: boolean;
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  const upper = sorted[middle] ?? 0;
-  return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? 0) + upper) / 2;
 }
 
 /** Which of the uploads, in the order given, are not merged, and why. The reason's first word is its kind. */
@@ -53,4 +48,28 @@ export function quarantine(uploads: readonly Suspect[]): { leaseId: string; reas
     });
   }
   return found;
+}
+
+/**
+ * Which of the uploads pull against the others, and why, at `strength` of the run's `rejectOpposed`. Of uploads that passed
+ * {@link quarantine}; `cosine`: of the change with the sum of all others, each at norm 1; null for no change.
+ */
+export function quarantineOpposed(
+  uploads: readonly { readonly leaseId: string; readonly cosine: number | null }[],
+  strength: number,
+): { leaseId: string; reason: string }[] {
+  const { agreement, limit, opposed } = findOpposed(
+    uploads.map(({ cosine }) => cosine),
+    strength,
+  );
+  return uploads.flatMap(({ leaseId, cosine }, i) =>
+    opposed[i] && cosine !== null
+      ? [
+          {
+            leaseId,
+            reason: `similarity: the update pulls against the others: cosine ${cosine.toFixed(3)} with their mean direction, where those who agree have ${agreement.toFixed(3)} and ${limit.toFixed(3)} is the limit`,
+          },
+        ]
+      : [],
+  );
 }

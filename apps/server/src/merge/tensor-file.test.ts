@@ -88,7 +88,8 @@ describe('a merge process', () => {
     const paths = Array.from({ length: uploads }, (_, i) => {
       writeFileSync(at(`upload-${i}`), writeFactors([factors(i)]));
       writeFileSync(at(`start-${i}`), writeFactors([factors(0)]));
-      return { path: at(`upload-${i}`), startPath: at(`start-${i}`), grant, startGrant: grant, weight: 1 / uploads };
+      const grants = { grant, startGrant: grant };
+      return { path: at(`upload-${i}`), startPath: at(`start-${i}`), ...grants, weight: 1 / uploads, clip: 1 };
     });
     const task: MergeTask = {
       strategy: 'flexlora-carry',
@@ -96,7 +97,9 @@ describe('a merge process', () => {
       global: null,
       matrices: [matrix],
       uploads: paths,
+      watched: [],
       stateRank: 4,
+      ranks: [2],
       output: at('merged'),
     };
     writeFileSync(at('task.json'), JSON.stringify(task));

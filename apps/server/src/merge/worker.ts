@@ -1,7 +1,20 @@
 // Entry of a merge process: one job at a time, files in, a file out. All mathematics is flexlora's.
 import { writeFileSync } from 'node:fs';
 import { basename } from 'node:path';
-import { type Factors, inHand, normOfSum, readOutSide, readOutStart, strategyByName } from '@weft/flexlora';
+import {
+  type Agreement,
+  agreementOf,
+  changeParts,
+  type Factors,
+  inHand,
+  type MatrixUpdate,
+  normOfSum,
+  readOutSide,
+  readOutStart,
+  strategyByName,
+  sumAgreements,
+  truncationErrors,
+} from '@weft/flexlora';
 import {
   alphaOf,
   type LoraFactors,
@@ -15,7 +28,7 @@ import {
 import type { Grant, MatrixSpectrum } from '@weft/protocol';
 import type { Matrix } from '../runs/grants.ts';
 import { lazyFactors } from './lazy-factors.ts';
-import type { Change, MergeJob, ReadOutJob, UploadFiles } from './merger.ts';
+import type { Change, MergeJob, ReadOutJob, UploadFiles, WeightedUpload } from './merger.ts';
 import { readState, readVelocity, stateTensors, velocityTensors } from './state-file.ts';
 import { TensorFile } from './tensor-file.ts';
 
@@ -29,12 +42,18 @@ export interface ChangeTask {
   readonly matrices: readonly Matrix[];
 }
 
+export interface AgreementTask {
+  readonly uploads: readonly WeightedUpload[];
+  readonly matrices: readonly Matrix[];
+}
+
 export interface MergeTask extends MergeJob {
   readonly output: string;
 }
 
 export interface MergeTaskResult {
   readonly spectra: MatrixSpectrum[];
+  readonly agreement: Agreement;
 }
 
 const open = (path: string): TensorFile => new TensorFile(path);
@@ -84,7 +103,7 @@ function padded(factors: Factors, rank: number): Factors {
   return { ...factors, rank, a: wideA, b: wideB };
 }
 
-/** What an upload changed. Its product is written as s·(B − B₀)·A + s·B₀·(A − A₀), so that no training is exactly 0. */
+/** What an upload changed. No training is exactly 0. */
 export function change({ upload, matrices }: ChangeTask): Change {
   const [end, start] = [open(upload.path), open(upload.startPath)];
   let squares = 0;
@@ -92,41 +111,53 @@ export function change({ upload, matrices }: ChangeTask): Change {
   for (const matrix of matrices) {
     const before = inHand(factorsIn(start, upload.startGrant, matrix));
     const after = padded(inHand(factorsIn(end, upload.grant, matrix)), before.rank);
-    const b = Float64Array.from(after.b, (value, i) => value - (before.b[i] ?? 0));
-    const a = Float64Array.from(after.a, (value, i) => value - (before.a[i] ?? 0));
-    ofA ||= a.some((value) => value !== 0);
-    squares +=
-      normOfSum([
-        { weight: 1, factors: { ...after, b } },
-        { weight: 1, factors: { ...before, a } },
-      ]) ** 2;
+    ofA ||= after.a.some((value, i) => value !== before.a[i]);
+    squares += normOfSum(changeParts({ weight: 1, end: after, start: before })) ** 2;
   }
   return { norm: Math.sqrt(squares), ofA };
 }
 
-/** Merges these matrices one after the other and writes their next state. */
-export function mergeMatrices(task: MergeTask): MergeTaskResult {
-  const { strategy, momentum, global, matrices, uploads, stateRank, output } = task;
-  const { mergeMatrix, needsStart } = strategyByName(strategy);
-  const state = global === null ? null : open(global);
-  const files = uploads.map(({ path, startPath, ...upload }) => ({
+type OpenUpload = ReturnType<typeof opened>[number];
+
+const opened = (uploads: readonly (WeightedUpload & { readonly clip: number })[]) =>
+  uploads.map(({ path, startPath, ...upload }) => ({
     ...upload,
     name: basename(path),
     end: open(path),
-    start: needsStart ? open(startPath) : null,
+    start: open(startPath),
   }));
+
+/** Read when asked for. */
+const updateIn = ({ name, weight, clip, grant, startGrant, end, start }: OpenUpload, matrix: Matrix): MatrixUpdate => ({
+  name,
+  weight,
+  clip,
+  end: factorsIn(end, grant, matrix),
+  start: factorsIn(start, startGrant, matrix),
+});
+
+/** Compares every change with the weighted sum of all. */
+export function agreement({ uploads, matrices }: AgreementTask): Agreement {
+  const files = opened(uploads.map((upload) => ({ ...upload, clip: 1 })));
+  return sumAgreements(matrices.map((matrix) => agreementOf(files.map((file) => updateIn(file, matrix)))));
+}
+
+/** Merges these matrices one after the other and writes their next state. */
+export function mergeMatrices(task: MergeTask): MergeTaskResult {
+  const { strategy, momentum, global, matrices, uploads, watched, stateRank, ranks, output } = task;
+  const { mergeMatrix, needsStart } = strategyByName(strategy);
+  const state = global === null ? null : open(global);
+  const files = opened([...uploads, ...watched.map((upload) => ({ ...upload, weight: 0, clip: 1 }))]);
   const merged = matrices.map((matrix) => {
-    const updates = files.map(({ name, weight, grant, startGrant, end, start }) => ({
-      name,
-      weight,
-      end: factorsIn(end, grant, matrix),
-      start: start && factorsIn(start, startGrant, matrix),
-    }));
+    const changes = files.map((file) => updateIn(file, matrix));
+    const updates = changes
+      .slice(0, uploads.length)
+      .map((update) => (needsStart || update.clip !== 1 ? update : { ...update, start: null }));
     const current = state ? readState(state, matrix) : null;
     const maxRank = Math.min(matrix.out, matrix.in, stateRank);
     const velocity = state ? readVelocity(state, matrix) : null;
     const merge = { current, updates, maxRank, momentum: { beta: momentum, velocity }, name: matrix.module };
-    return { matrix, ...mergeMatrix(merge) };
+    return { matrix, agreement: agreementOf(changes), ...mergeMatrix(merge) };
   });
   const tensors = merged.flatMap(({ matrix, next, velocity }) => [
     ...stateTensors(matrix.module, next),
@@ -134,13 +165,18 @@ export function mergeMatrices(task: MergeTask): MergeTaskResult {
   ]);
   writeFileSync(output, writeSafetensors(tensors));
   return {
-    spectra: merged.map(({ matrix, report, velocity }) => ({
-      module: matrix.module,
-      sigma: [...report.sigma],
-      effectiveRank: report.effectiveRank,
-      p: [...report.p],
-      discardedTail: report.discardedTail,
-      ...(velocity ? { velocityTail: velocity.discardedTail } : {}),
-    })),
+    spectra: merged.map(({ matrix, report, velocity }) => {
+      const errors = truncationErrors(report, ranks);
+      return {
+        module: matrix.module,
+        sigma: [...report.sigma],
+        effectiveRank: report.effectiveRank,
+        p: [...report.p],
+        discardedTail: report.discardedTail,
+        ...(velocity ? { velocityTail: velocity.discardedTail } : {}),
+        truncationError: Object.fromEntries(ranks.map((rank, i) => [String(rank), errors[i] ?? 0])),
+      };
+    }),
+    agreement: sumAgreements(merged.map((each) => each.agreement)),
   };
 }

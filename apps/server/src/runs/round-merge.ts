@@ -1,10 +1,20 @@
 // The merge of one round: second checks, weights, the merge itself, and the record of it all. Reads files and writes the
 // next state's blob; the caller decides whether it still counts.
-import { normaliseWeights, strategyByName } from '@weft/flexlora';
+import {
+  type Agreement,
+  clipFactors,
+  cosinesWithOthers,
+  cosinesWithSum,
+  findOutliers,
+  LEAST_COHORT,
+  normaliseWeights,
+  strategyByName,
+} from '@weft/flexlora';
 import type { Contribution } from '@weft/protocol';
 import { minimumFor, plural } from '../coordinator/derive.ts';
 import type { MachineState, Quarantine } from '../coordinator/types.ts';
-import { quarantine } from '../merge/quarantine.ts';
+import type { UploadFiles } from '../merge/merger.ts';
+import { quarantine, quarantineOpposed } from '../merge/quarantine.ts';
 import type { RoundFile, UploadRecord } from '../store/run-store.ts';
 import { grantKey, stateRankOf } from './grants.ts';
 import type { RunContext } from './run-context.ts';
@@ -28,43 +38,48 @@ export async function mergeRound(
       state.leases.some((lease) => lease.leaseId === receipt.leaseId && lease.state === 'uploaded'),
     )
     .sort((a, b) => compare(a.receipt.sha256, b.receipt.sha256) || compare(a.receipt.clientId, b.receipt.clientId));
-  const files = delivered.map((record) => filesOf(context, record));
-  const changes = await merger.changes(files, matrices);
-  const frozenA = strategyByName(settings.strategy).trains === 'B';
-  const quarantined = quarantine(
-    delivered.map(({ receipt, begin }, i) => ({
-      leaseId: receipt.leaseId,
-      sha256: receipt.sha256,
-      steps: begin.steps,
-      changeNorm: changes[i]?.norm ?? 0,
-      changedFrozen: frozenA && changes[i]?.ofA === true,
-    })),
+  const onDisk = delivered.map((record) => ({ record, files: filesOf(context, record) }));
+  const changes = await merger.changes(
+    onDisk.map(({ files }) => files),
+    matrices,
   );
+  const sent = onDisk.map((each, i): Sent => ({ ...each, ...(changes[i] ?? { norm: Number.NaN, ofA: true }) }));
+  const quarantined = await checkTogether(context, sent);
   const bad = new Map(quarantined.map(({ leaseId, reason }) => [leaseId, reason]));
-  const isGood = ({ receipt }: UploadRecord) => !bad.has(receipt.leaseId);
-  const accepted = delivered.filter(isGood);
+  const isBad = ({ record: { receipt } }: Sent) => bad.has(receipt.leaseId);
+  const accepted = sent.filter((each) => !isBad(each));
   const minimum = minimumFor(
     state.policy,
-    state.leases.filter((lease) => accepted.some(({ receipt }) => receipt.leaseId === lease.leaseId)),
+    state.leases.filter((lease) => accepted.some(({ record: { receipt } }) => receipt.leaseId === lease.leaseId)),
   );
   if (accepted.length < minimum) {
     const reason = `Only ${plural(accepted.length, 'upload')} of the ${minimum} needed passed the checks.`;
     return { ok: false, reason, quarantined };
   }
   const weights = normaliseWeights(
-    accepted.map(({ begin }) => begin.targetTokens),
+    accepted.map(({ record: { begin } }) => begin.targetTokens),
     { maxWeightShare: settings.maxWeightShare },
   );
-  const { state: next, spectra } = await merger.merge({
+  const clips =
+    settings.maxChangeNorm > 0
+      ? clipFactors(
+          accepted.map(({ norm }) => norm),
+          settings.maxChangeNorm,
+        )
+      : accepted.map(() => 1);
+  const watched = sent.filter(isBad);
+  const merged = await merger.merge({
     strategy: settings.strategy,
     momentum: settings.serverMomentum,
     global: global ? globals.path(global) : null,
     matrices,
-    uploads: accepted.map((record, i) => ({ ...filesOf(context, record), weight: weights[i] ?? 0 })),
+    uploads: accepted.map((each, i) => ({ ...each.files, weight: weights[i] ?? 0, clip: clips[i] ?? 1 })),
+    watched: watched.map((each) => each.files),
     stateRank: stateRankOf(settings),
+    ranks: settings.ranks,
   });
-  const blob = await globals.put(next);
-  const weightOf = (record: UploadRecord) => weights[accepted.indexOf(record)] ?? 0;
+  const blob = await globals.put(merged.state);
+  const figures = figuresOf([...accepted, ...watched], weights, clips, merged.agreement);
   const file: RoundFile = {
     record: {
       round: state.round,
@@ -73,16 +88,79 @@ export async function mergeRound(
       reason: null,
       endedAt: now().toISOString(),
       mergeMs: Math.round(monotonic() - startedAt),
-      contributions: delivered.map((record) =>
-        contributionOf(record, weightOf(record), bad.get(record.receipt.leaseId)),
+      contributions: figures.map(({ record, ...figure }) =>
+        contributionOf(record, figure, bad.get(record.receipt.leaseId) ?? null),
       ),
-      trainLoss: accepted.reduce((sum, record) => sum + weightOf(record) * record.begin.lastLoss, 0),
+      trainLoss: accepted.reduce((sum, { record }, i) => sum + (weights[i] ?? 0) * record.begin.lastLoss, 0),
       heldOutLoss: null,
-      spectra: [...spectra],
+      spectra: [...merged.spectra],
     },
     global: blob,
   };
   return { ok: true, file, quarantined };
+}
+
+/** A delivered upload and what it changed. */
+interface Sent {
+  readonly record: UploadRecord;
+  readonly files: UploadFiles;
+  readonly norm: number;
+  readonly ofA: boolean;
+}
+
+/** Uploads that are not merged, and why: what only shows when a whole round's are there. */
+async function checkTogether(
+  { definition, matrices, merger }: RunContext,
+  sent: readonly Sent[],
+): Promise<Quarantine[]> {
+  const { strategy, rejectOpposed } = definition.settings;
+  const frozenA = strategyByName(strategy).trains === 'B';
+  const found = quarantine(
+    sent.map(({ record: { receipt, begin }, norm, ofA }) => ({
+      leaseId: receipt.leaseId,
+      sha256: receipt.sha256,
+      steps: begin.steps,
+      changeNorm: norm,
+      changedFrozen: frozenA && ofA,
+    })),
+  );
+  const rest = sent.filter(({ record: { receipt } }) => !found.some(({ leaseId }) => leaseId === receipt.leaseId));
+  if (rejectOpposed === 0 || rest.length < LEAST_COHORT) return found;
+  // Every change at norm 1: nobody has more say in what the cohort agrees on for having moved further.
+  const units = rest.map(({ norm }) => (norm > 0 ? 1 / norm : 0));
+  const agreement = await merger.agreement(
+    rest.map(({ files }, i) => ({ ...files, weight: units[i] ?? 0 })),
+    matrices,
+  );
+  const cosines = cosinesWithOthers(agreement, units);
+  const suspects = rest.map(({ record }, i) => ({ leaseId: record.receipt.leaseId, cosine: cosines[i] ?? null }));
+  return [...found, ...quarantineOpposed(suspects, rejectOpposed)];
+}
+
+type Figures = Pick<Contribution, 'weight' | 'changeNorm' | 'cosineToMean' | 'clip' | 'outlier'>;
+
+/** What the record tells of each change: the accepted first, then the quarantined, which had no part in the mean. */
+function figuresOf(
+  compared: readonly Sent[],
+  weights: readonly number[],
+  clips: readonly number[],
+  agreement: Agreement,
+): (Figures & { readonly record: UploadRecord })[] {
+  const merged = weights.length;
+  const coefficients = compared.map((_, i) => (weights[i] ?? 0) * (clips[i] ?? 1));
+  const toMean = cosinesWithSum(agreement);
+  const toOthers = cosinesWithOthers(agreement, coefficients);
+  const outliers = findOutliers(
+    compared.slice(0, merged).map(({ norm }, i) => ({ norm, cosine: toOthers[i] ?? null })),
+  );
+  return compared.map(({ record, norm }, i) => ({
+    record,
+    weight: weights[i] ?? 0,
+    changeNorm: norm,
+    cosineToMean: toMean[i] ?? null,
+    clip: clips[i] ?? 1,
+    outlier: outliers[i] ?? null,
+  }));
 }
 
 const compare = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
@@ -97,8 +175,8 @@ function filesOf({ uploads, blobs, store }: RunContext, { receipt, begin, grant,
 
 function contributionOf(
   { receipt, begin, name, rank, grant, task, startVersion }: UploadRecord,
-  weight: number,
-  bad?: string,
+  figures: Figures,
+  quarantined: string | null,
 ): Contribution {
   return {
     clientId: receipt.clientId,
@@ -111,9 +189,9 @@ function contributionOf(
     uploadBytes: receipt.bytes,
     sha256: receipt.sha256,
     startVersion,
-    weight,
     firstLoss: begin.firstLoss,
     lastLoss: begin.lastLoss,
-    quarantined: bad ?? null,
+    quarantined,
+    ...figures,
   };
 }

@@ -87,6 +87,7 @@ export async function leaseCohort(
       return processes.readOut(job);
     },
     changes: (uploads, of) => processes.changes(uploads, of),
+    agreement: (uploads, of) => processes.agreement(uploads, of),
     merge: (job) => processes.merge(job),
   };
   try {

@@ -17,6 +17,10 @@ const contribution = (rank: number, uploadBytes: number): RoundRecord['contribut
   firstLoss: 5,
   lastLoss: 4,
   quarantined: null,
+  changeNorm: rank / 4,
+  cosineToMean: rank / 10,
+  clip: 1,
+  outlier: null,
 });
 
 const record = (round: number, changes: Partial<RoundRecord> = {}): RoundRecord => ({
@@ -36,6 +40,7 @@ const record = (round: number, changes: Partial<RoundRecord> = {}): RoundRecord 
       effectiveRank: 1.9,
       p: [1, 1, 0.5],
       discardedTail: 0,
+      truncationError: { 1: 0.4, 2: 0 },
     },
   ],
   ...changes,

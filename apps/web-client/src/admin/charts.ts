@@ -77,7 +77,17 @@ export function moduleLabel(module: string): string {
 }
 
 /** Rounds drawn in one spectrum; more could not be told apart. */
-const SPECTRA_SHOWN = 6;
+export const SPECTRA_SHOWN = 6;
+
+/** The `i`-th of `count` rounds drawn together: the older the fainter, the latest broad. */
+export function roundColour(i: number, count: number, isDark: boolean): Pick<ChartSeries, 'colour' | 'width'> {
+  const age = count === 1 ? 1 : i / (count - 1);
+  const lightness = isDark ? 45 + 32 * age : 78 - 33 * age;
+  return {
+    colour: `oklch(${lightness.toFixed(0)}% ${(0.03 + 0.06 * age).toFixed(3)} 190)`,
+    width: i === count - 1 ? 2.5 : 1.5,
+  };
+}
 
 /** Rounds to draw: the first, the latest, and others spread evenly between them. */
 export function spread<T>(items: readonly T[], most: number): T[] {
@@ -107,16 +117,11 @@ export function spectrumChart(rounds: readonly RoundRecord[], module: string, is
     yLabel: 'σ',
     logarithmic: true,
     format: significant,
-    series: shown.map(({ round, sigma }, i) => {
-      const age = shown.length === 1 ? 1 : i / (shown.length - 1);
-      const lightness = isDark ? 45 + 32 * age : 78 - 33 * age;
-      return {
-        label: `round ${round}`,
-        colour: `oklch(${lightness.toFixed(0)}% ${(0.03 + 0.06 * age).toFixed(3)} 190)`,
-        width: i === shown.length - 1 ? 2.5 : 1.5,
-        values: Array.from({ length }, (_, j) => ((sigma[j] ?? 0) > floor ? (sigma[j] ?? null) : null)),
-      };
-    }),
+    series: shown.map(({ round, sigma }, i) => ({
+      label: `round ${round}`,
+      ...roundColour(i, shown.length, isDark),
+      values: Array.from({ length }, (_, j) => ((sigma[j] ?? 0) > floor ? (sigma[j] ?? null) : null)),
+    })),
   };
 }
 

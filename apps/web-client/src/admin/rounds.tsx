@@ -1,7 +1,7 @@
 // The rounds so far, and two versions' losses side by side.
 import { useSignal } from '@preact/signals';
 import type { RoundRecord, RunSnapshot } from '@weft/protocol';
-import { bytes, count, duration, loss, share } from '../shared/format.ts';
+import { bytes, count, duration, loss, quantity, share, significant, UNKNOWN } from '../shared/format.ts';
 import { RankChip } from '../shared/rank.tsx';
 import { ScrollRegion } from '../shared/scroll-region.tsx';
 import { committedRounds, compareVersions, meanOf } from './charts.ts';
@@ -55,6 +55,7 @@ export function Rounds({ snapshot }: { snapshot: RunSnapshot }) {
 function RoundRows({ record, open, toggle }: { record: RoundRecord; open: boolean; toggle: () => void }) {
   const merged = record.contributions.filter((each) => each.quarantined === null).length;
   const held = record.contributions.length - merged;
+  const odd = record.contributions.filter((each) => each.outlier !== null).length;
   return (
     <>
       <tr data-testid="round-row" data-round={record.round} data-outcome={record.outcome}>
@@ -78,6 +79,7 @@ function RoundRows({ record, open, toggle }: { record: RoundRecord; open: boolea
         <td class="numeric">
           {merged}
           {held > 0 && ` + ${held} quarantined`}
+          {odd > 0 && `, ${quantity(odd, 'outlier')}`}
         </td>
         <td class="numeric">{loss(record.trainLoss)}</td>
         <td class="numeric">{loss(meanOf(record.heldOutLoss))}</td>
@@ -93,39 +95,28 @@ function RoundRows({ record, open, toggle }: { record: RoundRecord; open: boolea
                   <th scope="col">Rank</th>
                   <th scope="col">Task</th>
                   <th scope="col" class="numeric">
-                    Tokens
-                  </th>
-                  <th scope="col" class="numeric">
-                    Upload
-                  </th>
-                  <th scope="col" class="numeric">
                     Loss, first → last
                   </th>
                   <th scope="col" class="numeric">
                     Share
                   </th>
+                  <th scope="col" class="numeric" title="Cosine of its change with the mean change that was merged">
+                    Agreement
+                  </th>
+                  <th scope="col" class="numeric" title="Frobenius norm of what it changed, over all matrices">
+                    Change
+                  </th>
+                  <th scope="col" class="numeric">
+                    Tokens
+                  </th>
+                  <th scope="col" class="numeric">
+                    Upload
+                  </th>
                 </tr>
               </thead>
               <tbody>
                 {record.contributions.map((each) => (
-                  <tr key={each.sha256 + each.clientId}>
-                    <th scope="row" class={each.name ? '' : 'mono'}>
-                      {clientLabel(each)}
-                    </th>
-                    <td>
-                      <RankChip rank={each.rank} />
-                      {each.prunedFrom === null ? null : ` pruned from ${each.prunedFrom}`}
-                    </td>
-                    <td>{each.task ?? 'own file'}</td>
-                    <td class="numeric">{count(each.targetTokens)}</td>
-                    <td class="numeric">{bytes(each.uploadBytes)}</td>
-                    <td class="numeric">
-                      {loss(each.firstLoss)} → {loss(each.lastLoss)}
-                    </td>
-                    <td class="numeric">
-                      {each.quarantined === null ? share(each.weight) : `quarantined: ${each.quarantined}`}
-                    </td>
-                  </tr>
+                  <ContributionRows key={each.sha256 + each.clientId} contribution={each} />
                 ))}
               </tbody>
             </table>
@@ -134,6 +125,62 @@ function RoundRows({ record, open, toggle }: { record: RoundRecord; open: boolea
       )}
     </>
   );
+}
+
+function ContributionRows({ contribution }: { contribution: RoundRecord['contributions'][number] }) {
+  const {
+    name,
+    rank,
+    prunedFrom,
+    task,
+    targetTokens,
+    uploadBytes,
+    firstLoss,
+    lastLoss,
+    weight,
+    changeNorm,
+    cosineToMean,
+  } = contribution;
+  const remarks = remarksOn(contribution);
+  return (
+    <>
+      <tr class={remarks === '' ? '' : 'remarked'}>
+        <th scope="row" class={name ? '' : 'mono'}>
+          {clientLabel(contribution)}
+        </th>
+        <td>
+          <RankChip rank={rank} />
+          {prunedFrom === null ? null : ` pruned from ${prunedFrom}`}
+        </td>
+        <td>{task ?? 'own file'}</td>
+        <td class="numeric">
+          {loss(firstLoss)} → {loss(lastLoss)}
+        </td>
+        <td class="numeric">{contribution.quarantined === null ? share(weight) : 'quarantined'}</td>
+        <td class="numeric">{cosineToMean === null ? UNKNOWN : cosineToMean.toFixed(2)}</td>
+        <td class="numeric">{changeNorm === null ? UNKNOWN : significant(changeNorm)}</td>
+        <td class="numeric">{count(targetTokens)}</td>
+        <td class="numeric">{bytes(uploadBytes)}</td>
+      </tr>
+      {remarks !== '' && (
+        <tr class="remarks">
+          <td colSpan={9}>
+            <span class="remark">{remarks}</span>
+          </td>
+        </tr>
+      )}
+    </>
+  );
+}
+
+/** What an admin should know of one upload. */
+export function remarksOn({ quarantined, clip, outlier }: RoundRecord['contributions'][number]): string {
+  const parts = [
+    ...(quarantined === null ? [] : [`quarantined: ${quarantined}`]),
+    ...(clip < 1 ? [`change clipped to ${share(clip)} of its size`] : []),
+    ...(outlier === null ? [] : [`outlier: ${outlier}`]),
+  ];
+  return parts.join('; ');
 }
 
 /** Held-out losses of two versions, chosen by the reader. */

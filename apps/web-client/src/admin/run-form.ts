@@ -173,6 +173,20 @@ export const SECTIONS: readonly Section[] = [
         input: 'number',
         hint: 'Share of the last step that the next one keeps; where changes are merged. 0 turns it off.',
       },
+      {
+        key: 'maxChangeNorm',
+        label: 'Largest change',
+        unit: '× median',
+        input: 'number',
+        hint: 'Larger changes are clipped to so many times the median of the round; not with zero-pad, hetlora, fedit. 0 clips nothing.',
+      },
+      {
+        key: 'rejectOpposed',
+        label: 'Reject opposed changes',
+        unit: '× agreement',
+        input: 'number',
+        hint: 'Quarantines who pulls against the others so many times as strongly as these agree; from 5 uploads on. 0 takes all, 0.75 finds turned-around changes.',
+      },
       { key: 'seed', label: 'Seed', input: 'text' },
       {
         key: 'evaluate',

@@ -11,6 +11,7 @@ export const fedit: Strategy<Factors> = {
   needsStart: false,
   synchronousOnly: true,
   mergesChanges: false,
+  clips: false,
   mixedRanks: false,
   trains: 'both',
   side: 'none',

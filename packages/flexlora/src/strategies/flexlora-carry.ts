@@ -11,6 +11,7 @@ export const flexloraCarry: Strategy<LowRank> = {
   needsStart: true,
   synchronousOnly: false,
   mergesChanges: true,
+  clips: true,
   mixedRanks: true,
   trains: 'both',
   side: 'none',

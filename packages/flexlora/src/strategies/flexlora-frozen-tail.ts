@@ -12,6 +12,7 @@ export const flexloraFrozenTail: Strategy<LowRank> = {
   needsStart: true,
   synchronousOnly: false,
   mergesChanges: true,
+  clips: true,
   mixedRanks: true,
   trains: 'both',
   side: 'tail',

@@ -12,6 +12,7 @@ export const hetlora: Strategy<Factors> = {
   needsStart: false,
   synchronousOnly: true,
   mergesChanges: false,
+  clips: false,
   mixedRanks: true,
   trains: 'both',
   side: 'none',

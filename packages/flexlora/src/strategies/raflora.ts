@@ -3,6 +3,7 @@
 // M = Σ_h Σ_{k: r_k ≥ h} (w_k / p_h)·s·B_k[:, h]·A_k[h, :]. Costs what flexlora costs. Directions of few clients do not shrink, but
 // their noise is not averaged either; and which direction is row h of a client depends on the gauge of its factors.
 
+import { clippedTerms } from '../robust.ts';
 import { matrixReport } from '../spectrum.ts';
 import type { Term } from '../stack.ts';
 import { sumOfProducts } from '../sum.ts';
@@ -23,6 +24,7 @@ export const raflora: Strategy<LowRank> = {
   needsStart: false,
   synchronousOnly: true,
   mergesChanges: false,
+  clips: true,
   mixedRanks: true,
   trains: 'both',
   side: 'none',
@@ -36,12 +38,12 @@ export const raflora: Strategy<LowRank> = {
         const share = reaching.reduce((sum, { weight }) => sum + weight, 0);
         // Clients of weight 0 alone say nothing.
         if (share === 0) continue;
-        for (const [i, { weight, end, name: client }] of reaching.entries()) {
-          yield {
-            weight: weight / share,
-            factors: partition(end, ranks[h - 1] ?? 0, to),
-            name: `${client ?? `update ${i + 1}`} of ${name}`,
-          };
+        const part = (factors: Factors): Factors => partition(factors, ranks[h - 1] ?? 0, to);
+        for (const [i, { weight, end, start, clip = 1, name: client }] of reaching.entries()) {
+          yield* clippedTerms(
+            { weight: weight / share, end: part(end), start: start && clip < 1 ? part(start) : null, clip },
+            `${client ?? `update ${i + 1}`} of ${name}`,
+          );
         }
       }
     }

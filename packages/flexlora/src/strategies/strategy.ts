@@ -40,6 +40,8 @@ export interface Strategy<Next extends State = State> {
   readonly synchronousOnly: boolean;
   /** Whether the next state is the last one and a change, which is what momentum works on. */
   readonly mergesChanges: boolean;
+  /** Whether a client's change can be clipped: products can be scaled, averaged pairs of factors cannot. */
+  readonly clips: boolean;
   /** Whether clients may have different ranks. */
   readonly mixedRanks: boolean;
   /** What clients train: with B alone, A must come back as it was served. */
@@ -52,6 +54,30 @@ export interface Strategy<Next extends State = State> {
 
 /** The weighted shares must sum to 1 but for rounding. */
 const SHARE_TOLERANCE = 1e-9;
+
+/** Throws MergeError 'weights', 'strategy' or 'rank'. */
+function checkClip({ name, clips }: Strategy, { clip = 1, end, start }: MatrixUpdate, called: string): void {
+  if (!(clip > 0 && clip <= 1))
+    throw new MergeError(
+      'weights',
+      `The change of ${called} is multiplied by ${clip}; clipping is by a factor in (0, 1].`,
+    );
+  if (clip === 1) return;
+  if (!clips) {
+    throw new MergeError(
+      'strategy',
+      `The change of ${called} is clipped, and ${name} averages factors, which a scaled change has none of; choose flexlora or another that merges products or changes, or no clipping.`,
+    );
+  }
+  if (start === null)
+    throw new MergeError('strategy', `Clipping the change of ${called} needs the weights it started from; give them.`);
+  if (start.rank !== end.rank || start.scale !== end.scale) {
+    throw new MergeError(
+      'rank',
+      `${called} started at rank ${start.rank} and scale ${start.scale} and ended at ${end.rank} and ${end.scale}; a clipped change needs both alike.`,
+    );
+  }
+}
 
 /** What every strategy asks of its input. Throws MergeError 'weights', 'shape', 'rank', 'non-finite' or 'strategy'. */
 export function checkMerge(
@@ -66,6 +92,7 @@ export function checkMerge(
     if (!(update.weight >= 0)) throw new MergeError('weights', `The weight of ${called} is ${update.weight}.`);
     total += update.weight;
     checkUpdate(update.end, shape, called);
+    checkClip(strategy, update, called);
     if (update.start) checkUpdate(update.start, shape, `${called}, start weights`);
     else if (strategy.needsStart) {
       throw new MergeError(

@@ -11,6 +11,7 @@ export const zeroPad: Strategy<Factors> = {
   needsStart: false,
   synchronousOnly: true,
   mergesChanges: false,
+  clips: false,
   mixedRanks: true,
   trains: 'both',
   side: 'none',

@@ -1,6 +1,6 @@
 // What a merge did, as a document and as a page that stands alone: energy by rank, what each rank loses, how far the
-// adapters agree, and every matrix in a table.
-import type { MatrixReport } from '@weft/flexlora';
+// adapters agree and which stand out, and every matrix in a table.
+import { findOutliers, type MatrixReport } from '@weft/flexlora';
 import { escaped, lineChart } from '../../charts/line-chart.ts';
 
 export interface MergedModule extends MatrixReport {
@@ -53,6 +53,28 @@ svg { width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; 
 th, td { padding: 0.25rem 0.75rem 0.25rem 0; text-align: left; border-bottom: 1px solid var(--line); } td.number, th.number { text-align: right; }
 p.quiet { color: var(--quiet); }`;
 
+/** Norm of each adapter's change and its cosine with the mean, over all matrices; and why one stands out. */
+function changesOf(adapters: MergeReport['adapters'], modules: readonly MergedModule[]) {
+  const changes = adapters.map((_, i) => ({
+    norm: Math.hypot(...modules.map(({ changeNorm }) => changeNorm[i] ?? 0)),
+    cosine: mean(modules.map(({ cosineToMean }) => cosineToMean[i] ?? 0)),
+  }));
+  const outliers = findOutliers(changes);
+  return changes.map((change, i) => ({ ...change, outlier: outliers[i] ?? null }));
+}
+
+/** What adapters of each rank do not hold of the merged one, and the share of the weight that reaches that far. */
+function rankRows(modules: readonly MergedModule[]): Cell[][] {
+  const ranks = [...new Set(modules.flatMap(({ truncationError }) => Object.keys(truncationError).map(Number)))];
+  return ranks
+    .sort((a, b) => a - b)
+    .map((rank) => {
+      const errors = modules.flatMap(({ truncationError }) => truncationError[rank] ?? []);
+      const reached = modules.flatMap(({ p }) => p[rank - 1] ?? []);
+      return [rank, percent(mean(errors)), percent(Math.max(0, ...errors)), percent(mean(reached))];
+    });
+}
+
 type Cell = string | number;
 
 function htmlTable(caption: string, heads: readonly string[], rows: readonly (readonly Cell[])[]): string {
@@ -86,6 +108,7 @@ export function reportPage({ strategy, rank, baseModel, adapters, modules }: Mer
   const mark = { at: Math.min(rank, most), text: `rank ${rank}` };
   const worst = [...modules].sort((a, b) => b.lost - a.lost);
   const lost = mean(modules.map((each) => each.lost));
+  const changes = changesOf(adapters, modules);
   const title = `${adapters.length} adapters merged by ${strategy} at rank ${rank}`;
   return `<!doctype html>
 <html lang="en">
@@ -103,16 +126,22 @@ worst (Frobenius norm).</p>
 <h2>Adapters</h2>
 ${htmlTable(
   'Adapters',
-  ['adapter', 'ranks', 'weight', 'share', 'agreement'],
+  ['adapter', 'ranks', 'weight', 'share', 'change', 'agreement', 'stands out'],
   adapters.map(({ path, ranks, weight, share }, i) => [
     path,
     ranks.join(', '),
     weight,
     percent(share),
-    mean(modules.map(({ cosineToMean }) => cosineToMean[i] ?? 0)).toFixed(3),
+    (changes[i]?.norm ?? 0).toPrecision(3),
+    (changes[i]?.cosine ?? 0).toFixed(3),
+    changes[i]?.outlier ?? '–',
   ]),
 )}
-<p class="quiet">Agreement: cosine of the adapter's change with the mean change, in the mean over all matrices. 1 is the same direction, 0 none in common.</p>
+<p class="quiet">Change: Frobenius norm of the adapter's change, over all matrices. Agreement: cosine of the adapter's change with the mean change, in the mean over all matrices. 1 is the
+same direction, 0 none in common.</p>
+<h2>Ranks</h2>
+${htmlTable('Ranks', ['rank', 'lost in the mean', 'lost at worst', 'weight that reaches it'], rankRows(modules))}
+<p class="quiet">Lost: ‖M − trunc(M)‖ / ‖M‖ of a matrix, what an adapter of that rank cannot hold of the merged one.</p>
 <h2>Energy by rank</h2>
 ${lineChart({
   title: 'Energy by rank',
