@@ -411,7 +411,7 @@ it.each(['flexlora', 'flexlora-carry'] as const)('%s clips a change to the cohor
   expect(distance(state, products(readFactors(new Uint8Array(await reply.arrayBuffer()), grant)))).toBeLessThan(1e-5);
   for (const volunteer of volunteers) volunteer.close();
   await expect(create({ name: 'averages', strategy: 'hetlora', maxChangeNorm: 2 })).rejects.toMatchObject({
-    message: expect.stringContaining('zero-pad, hetlora, fedit average factors'),
+    message: expect.stringContaining('zero-pad, hetlora, fedit, slora average factors'),
   });
 });
 

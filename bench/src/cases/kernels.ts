@@ -10,6 +10,7 @@ import {
   attentionBackward,
   attentionForward,
   bindWeight,
+  columnLists,
   crossEntropy,
   type KernelCall,
   linearLoraForward,
@@ -21,6 +22,8 @@ import {
   planWeight,
   rmsNormBackward,
   rmsNormForward,
+  sparseBackward,
+  sparseForward,
   swigluBackward,
   swigluForward,
   type TensorRef,
@@ -122,6 +125,48 @@ const loraProducts: KernelCase[] = [
     },
   },
 ];
+
+/** Elements of a row of the sparse branch: a tenth. */
+const SPARSE_PER_ROW = 29;
+
+const sparseProducts = (['forward', 'dx', 'dvalues'] as const).map(
+  (direction): KernelCase => ({
+    id: `sparse-${direction}`,
+    group: 'lora',
+    what: `S15 gate, sparse branch, ${direction}: [${ROWS}, 768, 288], ${SPARSE_PER_ROW} elements a row`,
+    build(memory) {
+      const columns = Uint32Array.from(
+        { length: 768 * SPARSE_PER_ROW },
+        (_, k) => (k % SPARSE_PER_ROW) * 9 + (Math.floor(k / SPARSE_PER_ROW) % 9),
+      );
+      const lists = columnLists(columns, 288);
+      const places = {
+        columns: memory.tensor('columns', [768, SPARSE_PER_ROW], 'u32'),
+        starts: memory.tensor('starts', [289], 'u32'),
+        entries: memory.tensor('entries', [columns.length], 'u32'),
+      };
+      const [x, y] = [memory.tensor('x', [ROWS, 288]), memory.tensor('y', [ROWS, 768])];
+      const values = memory.tensor('values', [768, SPARSE_PER_ROW]);
+      const gradient =
+        direction === 'dx'
+          ? { dx: memory.tensor('dx', [ROWS, 288]) }
+          : { dvalues: memory.tensor('dvalues', [768, SPARSE_PER_ROW]) };
+      const calls =
+        direction === 'forward'
+          ? sparseForward({ x, y, values, places })
+          : sparseBackward({ x, dy: y, values, places, ...gradient });
+      return {
+        calls,
+        fill(arena) {
+          fillAll([x, y, values])(arena);
+          arena.write(arena.get(places.columns), columns);
+          arena.write(arena.get(places.starts), lists.starts);
+          arena.write(arena.get(places.entries), lists.entries);
+        },
+      };
+    },
+  }),
+);
 
 /** Width of the matrix that weight types are compared on. */
 const QUANTISED = 1024;
@@ -315,6 +360,7 @@ const CASES: readonly KernelCase[] = [
   ...smallProducts,
   ...pagedProducts,
   ...loraProducts,
+  ...sparseProducts,
   ...quantisedProducts,
   ...attention('s15', 'attention of S15', { batch: 1, sequence: 256, heads: 6, kvHeads: 6, headSize: 48 }),
   ...attention('s026', 'attention of S0.26', { batch: 8, sequence: 128, heads: 8, kvHeads: 4, headSize: 8 }),

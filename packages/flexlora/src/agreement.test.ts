@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { agreementOf, cosinesWithOthers, cosinesWithSum, sumAgreements } from './agreement.ts';
+import { agreementOf, agreementOfElements, cosinesWithOthers, cosinesWithSum, sumAgreements } from './agreement.ts';
 import type { MatrixUpdate } from './spectrum.ts';
 import { type Dense, norm, productOf, randomFactors, sum } from './testing/dense.ts';
 
@@ -92,5 +92,31 @@ describe('cosines', () => {
     const pair = agreementOf([update(0.5, 'moving'), { ...still, end: still.start ?? still.end }]);
     expect(cosinesWithOthers(pair, [0.5, 0.5])).toEqual([null, null]);
     expect(sumAgreements([])).toEqual({ own: [], withSum: [], sum: 0 });
+  });
+});
+
+describe('agreementOfElements', () => {
+  it('is what agreementOf says of the same changes as factors', () => {
+    // A column of one row: B is the elements, A is 1.
+    const size = 30;
+    const start = randomFactors({ out: size, in: 1, rank: 1, scale: 1 }, 'start');
+    const ones = { ...start, a: Float32Array.of(1) };
+    const clients = [0.5, 0.3, 0.2].map((weight, i) => ({
+      weight,
+      clip: i === 1 ? 0.25 : 1,
+      start: ones,
+      end: { ...ones, b: randomFactors(start, 'end', i).b },
+    }));
+    const expected = agreementOf(clients);
+    const found = agreementOfElements(
+      clients.map(({ weight, clip, end }) => ({ weight, clip, values: end.b })),
+      Float64Array.from(ones.b),
+    );
+    for (const [i, own] of expected.own.entries()) {
+      expect(found.own[i]).toBeCloseTo(own, 10);
+      expect(found.withSum[i]).toBeCloseTo(expected.withSum[i] ?? Number.NaN, 10);
+    }
+    expect(found.sum).toBeCloseTo(expected.sum, 10);
+    expect(agreementOfElements([], null)).toEqual({ own: [], withSum: [], sum: 0 });
   });
 });

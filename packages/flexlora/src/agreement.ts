@@ -1,7 +1,7 @@
 // How the changes of many clients stand to a weighted sum of them: norms and inner products of one matrix, which add up
 // over matrices. Not pair by pair: the sum is stacked factors, or one dense matrix where those would be larger.
 import { GrowingSum } from './growing-sum.ts';
-import { columns, dot } from './linalg/columns.ts';
+import { addScaled, columns, dot } from './linalg/columns.ts';
 import { addProduct, view } from './linalg/product.ts';
 import { changeParts, type MatrixUpdate } from './spectrum.ts';
 import { innerProduct, type Stack, stackTerms } from './stack.ts';
@@ -42,7 +42,30 @@ export function agreementOf(updates: Iterable<MatrixUpdate>): Agreement {
 }
 
 /** What an update counts with in the sum. */
-const coefficientOf = ({ weight, clip = 1 }: MatrixUpdate): number => weight * clip;
+const coefficientOf = ({ weight, clip = 1 }: Pick<MatrixUpdate, 'weight' | 'clip'>): number => weight * clip;
+
+/** {@link agreementOf} of lists of elements, all of one length: changes less their common start, null for zeros. */
+export function agreementOfElements(
+  updates: Iterable<Pick<MatrixUpdate, 'weight' | 'clip'> & { readonly values: Float32Array | Float64Array }>,
+  start: Float64Array | null,
+): Agreement {
+  const changeOf = (values: Float32Array | Float64Array) =>
+    Float64Array.from(values, (value, k) => value - (start?.[k] ?? 0));
+  let total: Float64Array | null = null;
+  for (const update of updates) {
+    const { values } = update;
+    total ??= new Float64Array(values.length);
+    addScaled(coefficientOf(update), changeOf(values), 0, total, 0, values.length);
+  }
+  const own: number[] = [];
+  const withSum: number[] = [];
+  for (const { values } of updates) {
+    const change = changeOf(values);
+    own.push(dot(change, 0, change, 0, change.length));
+    withSum.push(total ? dot(change, 0, total, 0, change.length) : 0);
+  }
+  return { own, withSum, sum: total ? dot(total, 0, total, 0, total.length) : 0 };
+}
 
 function withTotal(change: Stack, total: GrowingSum): number {
   if (!total.dense) return total.stacks.reduce((sum, stack) => sum + innerProduct(change, stack), 0);

@@ -2,6 +2,7 @@
 export {
   type Agreement,
   agreementOf,
+  agreementOfElements,
   cosinesWithOthers,
   cosinesWithSum,
   sumAgreements,

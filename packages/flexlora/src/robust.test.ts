@@ -251,7 +251,12 @@ describe('a merge of clipped changes', () => {
         new RegExp(`tab-0 of q_proj is clipped, and ${name} averages factors`),
       );
     }
-    expect(STRATEGY_NAMES.filter((name) => !strategyByName(name).clips)).toEqual(['zero-pad', 'hetlora', 'fedit']);
+    expect(STRATEGY_NAMES.filter((name) => !strategyByName(name).clips)).toEqual([
+      'zero-pad',
+      'hetlora',
+      'fedit',
+      'slora',
+    ]);
     const flexlora = (changed: Partial<MatrixUpdate>) => () =>
       strategyByName('flexlora').mergeMatrix({
         ...merge,

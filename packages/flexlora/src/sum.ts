@@ -100,7 +100,9 @@ export class UpdateSum {
     if (this.#sum.width === 0) return { value: zeroUpdate(this.#shape), discarded: 0, route: this.#route ?? 'stacked' };
     // Householder QR and sums of products err column by column.
     const floor = 4 * Number.EPSILON * this.#bound;
-    return this.#sum.dense ? this.#finishDense(this.#sum.dense, floor) : this.#finishStacked(floor);
+    if (!this.#sum.dense) return this.#finishStacked(floor);
+    const options = { maxRank: this.#maxRank, seed: this.#seed, floor };
+    return decompose(this.#sum.dense, { ...options, ...(this.#route === undefined ? {} : { route: this.#route }) });
   }
 
   #finishStacked(floor: number): Sum {
@@ -112,38 +114,44 @@ export class UpdateSum {
     const { u, sigma, v } = svd(core, { floor, vectors: this.#maxRank });
     const expand = (q: Qr | null, part: Columns): Columns => (q ? applyQ(q, part) : part);
     const parts = { u: expand(left.q, u), sigma, v: expand(right.q, v) };
-    return { ...this.#truncated(parts), route: 'stacked' };
+    return { ...truncated(this.#shape, parts), route: 'stacked' };
   }
+}
 
-  #finishDense(dense: Columns, floor: number): Sum {
-    const { out, in: inner } = this.#shape;
-    const subspace = this.#maxRank + oversampling(this.#maxRank);
-    const small = subspace <= RANDOMISED_SHARE * Math.min(out, inner);
-    const random = this.#route === undefined ? small : this.#route === 'randomised';
-    if (random && Number.isFinite(this.#maxRank)) {
-      const options = { rank: this.#maxRank, tolerance: RANDOMISED_TOLERANCE, floor, seed: this.#seed };
-      const found = randomisedSvd(operatorOf(dense), options);
-      if (found) {
-        const { value } = this.#truncated(found.svd);
-        const rest = remainder(dense, found.svd);
-        // Below the rounding of the sum there is nothing.
-        const discarded = rest > floor ? rest : 0;
-        return { value, discarded, route: 'randomised' };
-      }
+/**
+ * The decomposition of a matrix that is there as a whole. `floor`: what of its singular values is rounding noise. Throws
+ * MergeError 'no-convergence' or 'non-finite'.
+ */
+export function decompose(
+  dense: Columns,
+  { maxRank = Number.POSITIVE_INFINITY, route, seed = '', floor }: SumOptions & { readonly floor: number },
+): Sum {
+  const { rows: out, cols: inner } = dense;
+  const subspace = maxRank + oversampling(maxRank);
+  const small = subspace <= RANDOMISED_SHARE * Math.min(out, inner);
+  const random = route === undefined ? small : route === 'randomised';
+  if (random && Number.isFinite(maxRank)) {
+    const found = randomisedSvd(operatorOf(dense), { rank: maxRank, tolerance: RANDOMISED_TOLERANCE, floor, seed });
+    if (found) {
+      const { value } = truncated({ out, in: inner }, found.svd);
+      const rest = remainder(dense, found.svd);
+      // Below the rounding of the sum there is nothing.
+      const discarded = rest > floor ? rest : 0;
+      return { value, discarded, route: 'randomised' };
     }
-    return { ...this.#truncated(svd(dense, { floor, vectors: this.#maxRank })), route: 'dense' };
   }
+  return { ...truncated({ out, in: inner }, svd(dense, { floor, vectors: maxRank })), route: 'dense' };
+}
 
-  #truncated({ u, sigma, v }: Svd): Omit<Sum, 'route'> {
-    const rank = u.cols;
-    const tail = dot(sigma, rank, sigma, rank, sigma.length - rank);
-    // Of the whole vectors: those of a core have signs of their own, and every route must give the same.
-    fixSigns(u, v);
-    return {
-      value: { ...this.#shape, rank, u: u.data, sigma: sigma.slice(0, rank), v: v.data },
-      discarded: Math.sqrt(tail),
-    };
-  }
+function truncated(shape: Shape, { u, sigma, v }: Svd): Omit<Sum, 'route'> {
+  const rank = u.cols;
+  const tail = dot(sigma, rank, sigma, rank, sigma.length - rank);
+  // Of the whole vectors: those of a core have signs of their own, and every route must give the same.
+  fixSigns(u, v);
+  return {
+    value: { ...shape, rank, u: u.data, sigma: sigma.slice(0, rank), v: v.data },
+    discarded: Math.sqrt(tail),
+  };
 }
 
 /**

@@ -15,3 +15,4 @@ export * from './model-tensors.ts';
 export * from './peft.ts';
 export * from './safetensors.ts';
 export * from './safetensors-write.ts';
+export * from './sparse.ts';

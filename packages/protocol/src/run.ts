@@ -12,6 +12,7 @@ export const strategySchema = z.enum([
   'hetlora',
   'fedit',
   'ffa',
+  'slora',
 ]);
 export type StrategyName = z.infer<typeof strategySchema>;
 
@@ -19,7 +20,7 @@ export type StrategyName = z.infer<typeof strategySchema>;
 const MERGES_CHANGES: readonly StrategyName[] = ['flexlora-carry', 'flexlora-frozen-tail', 'flora'];
 
 /** A scaled change is no average of factors: these cannot clip. */
-const AVERAGES_FACTORS: readonly StrategyName[] = ['zero-pad', 'hetlora', 'fedit'];
+const AVERAGES_FACTORS: readonly StrategyName[] = ['zero-pad', 'hetlora', 'fedit', 'slora'];
 
 const LEAST_OPPOSITION = 0.5;
 
@@ -95,6 +96,13 @@ export const runSettingsSchema = z
      * all, 0.75 finds changes turned around.
      */
     rejectOpposed: z.number().min(0).max(2).default(0),
+    /**
+     * Rounds at the beginning that train sparse updates instead of factors (SLoRA, arXiv 2308.06522); the strategy then
+     * starts from the best approximation of what they came to.
+     */
+    sparseRounds: z.int().min(0).max(10_000).default(0),
+    /** Share of every row's elements that sparse rounds train, at places drawn from `seed`. */
+    sparseDensity: z.number().positive().max(1).default(0.01),
     /** Cohort by seed, no over-selection, merge when all have reported or dropped: for experiments. */
     deterministic: z.boolean().default(false),
     /** Evaluate every committed version on the tasks' test rows (by `weft join --evaluate`). */
@@ -140,6 +148,18 @@ export const runSettingsSchema = z
   .refine((run) => run.strategy !== 'fedit' || run.ranks.length === 1, {
     path: ['ranks'],
     message: 'must be one: fedit averages factors of one rank (zero-pad and flexlora take several)',
+  })
+  .refine((run) => run.strategy !== 'slora' || run.ranks.length === 1, {
+    path: ['ranks'],
+    message: 'must be one: slora averages factors of one rank (flexlora after sparse rounds takes several)',
+  })
+  .refine((run) => run.strategy !== 'slora' || run.sparseRounds > 0, {
+    path: ['sparseRounds'],
+    message: 'must be at least 1: slora begins with sparse rounds (without them it is fedit)',
+  })
+  .refine((run) => run.sparseRounds === 0 || run.sparseRounds < run.rounds, {
+    path: ['sparseRounds'],
+    message: 'must be fewer than the rounds: factors are trained when they are over',
   })
   .refine((run) => run.ranks.every((rank, i) => i === 0 || rank > (run.ranks[i - 1] ?? 0)), {
     path: ['ranks'],

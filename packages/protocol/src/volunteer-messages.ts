@@ -87,6 +87,11 @@ export const trainingSettingsSchema = z.object({
   trainable: z.enum(['both', 'B']),
   /** HetLoRA's rank self-pruning; null where the run has none. */
   pruning: z.object({ gamma: z.number().positive().max(1), lambda: z.number().min(0) }).nullable(),
+  /**
+   * Train a sparse update instead of factors: start and upload hold the elements of every adapted matrix. null trains
+   * factors.
+   */
+  sparse: z.object({ density: z.number().positive().max(1), seed: z.string() }).nullable(),
   /** Seeds the shuffling of rows; differs by client and round. */
   seed: z.string(),
 });
@@ -100,7 +105,7 @@ export const leaseSchema = z.object({
   round: z.int().positive(),
   /** Version of the global adapter the start weights are read out of. */
   startVersion: countSchema,
-  /** Start weights: safetensors with PEFT names, at the granted ranks. */
+  /** Start weights: safetensors with PEFT names, at the granted ranks; elements where `training.sparse` says so. */
   start: blobReferenceSchema,
   /**
    * A frozen adapter to train beside: safetensors with PEFT names, F32, of any rank by matrix, its product B·A added at

@@ -1,15 +1,25 @@
 // Every family, at sizes no published model has, against the model in float64 (reference/): loss and the gradients of every
 // factor, for adapters of every kind, on a device with default limits only.
-import { type LoraAdapter, modelTensors } from '@weft/formats';
+import { type LoraAdapter, type ModelConfig, modelTensors, PROJECTIONS, sparseColumns } from '@weft/formats';
 import { decodeWeightRows, dropout, encodeWeightRows, type Gpu, type WeightType } from '@weft/wgsl-kernels';
 import { openTestGpu, runKernel } from '@weft/wgsl-kernels/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { makeBatch } from './data/batches.ts';
+import { Evaluator } from './evaluate.ts';
 import { lossAndGradients } from './gradients.ts';
+import { sparseMatrices } from './lora/sparse.ts';
 import { loadModel } from './model/base-model.ts';
+import { Decoder } from './plan/decoder.ts';
 import { GpuModel } from './plan/gpu-model.ts';
 import { StepGraph } from './plan/step.ts';
-import { type Branch, type ReferenceGradients, type ReferenceModel, referenceGradients } from './reference/index.ts';
+import { seededRandom } from './random.ts';
+import {
+  type Branch,
+  type ReferenceGradients,
+  type ReferenceModel,
+  referenceGradients,
+  referenceLogits,
+} from './reference/index.ts';
 import {
   ADAPTERS,
   FAMILIES,
@@ -56,6 +66,17 @@ function asKept({ reference }: TestModel, model: GpuModel): ReferenceModel {
   };
 }
 
+/** Seeded elements at seeded places of all matrices. */
+function sparseAdapter(config: ModelConfig, density: number) {
+  const spec = { density, seed: 'places' };
+  const random = seededRandom('values');
+  const matrices = sparseMatrices(config, { ...spec, targets: PROJECTIONS }).map((matrix) => {
+    const b = Float32Array.from({ length: matrix.out * matrix.rank }, () => 0.2 * random.uniform() - 0.1);
+    return { ...matrix, a: new Float32Array(0), b, columns: sparseColumns(spec, matrix) };
+  });
+  return { baseModel: '', rslora: false, matrices: new Map(matrices.map((own) => [own.module, own])) };
+}
+
 describe.each(FAMILIES)('$name', (family) => {
   const test = testModel(family);
   const examples = testExamples(family.config.vocabSize);
@@ -71,6 +92,12 @@ describe.each(FAMILIES)('$name', (family) => {
       await lossAndGradients(model, adapter, examples),
       referenceGradients(test.reference, adapter, examples),
     );
+  });
+
+  it('has the gradients of a sparse update', async () => {
+    const adapter = sparseAdapter(family.config, 0.1);
+    const found = await lossAndGradients(model, adapter, examples);
+    expectClose(found, referenceGradients(test.reference, adapter, examples), ['b']);
   });
 
   it.each(['f16', 'q8', 'q4'] as const)('has the gradients of what is left of its weights in %s', async (type) => {
@@ -109,6 +136,32 @@ describe('a step', () => {
   );
 
   it.each([
+    [0.01, {}],
+    [0.3, { microBatch: 2 }],
+    [1, { checkpoint: true }],
+  ])('has the gradients of a sparse update of density %f, with %j', async (density, options) => {
+    const sparse = sparseAdapter(family.config, density);
+    const found = await lossAndGradients(model, sparse, examples, options);
+    expectClose(found, referenceGradients(test.reference, sparse, examples), ['b']);
+  });
+
+  it('evaluates and decodes with a sparse update', async () => {
+    const sparse = sparseAdapter(family.config, 0.3);
+    const evaluator = await Evaluator.create(model, sparse, examples);
+    const { loss } = await evaluator.loss(examples);
+    evaluator.destroy();
+    const expected = referenceGradients(test.reference, sparse, examples).loss;
+    expect(Math.abs(loss / expected - 1)).toBeLessThan(1e-5);
+    const ids = examples[0]?.inputIds ?? [];
+    const decoder = await Decoder.create(model, ids.length, sparse);
+    const logits = await decoder.extend(ids);
+    decoder.destroy();
+    const all = referenceLogits(test.reference, sparse, ids);
+    const last = all.subarray(all.length - family.config.vocabSize);
+    expect(Math.max(...logits.map((value, i) => Math.abs(value - (last[i] ?? Number.NaN))))).toBeLessThan(1e-4);
+  });
+
+  it.each([
     { trainable: 'A', trained: 'a', frozen: 'b' },
     { trainable: 'B', trained: 'b', frozen: 'a' },
   ] as const)(
@@ -132,10 +185,12 @@ describe('a step', () => {
     const expected = referenceGradients({ ...test.reference, sides }, adapter, examples);
     const bare = referenceGradients(test.reference, adapter, examples);
     expect(Math.abs(expected.loss / bare.loss - 1)).toBeGreaterThan(1e-3);
-    const found = await lossAndGradients(model, adapter, examples, {
-      sides: frozen.map(({ matrices }) => [...matrices.values()]),
-    });
-    expectClose(found, expected);
+    const options = { sides: frozen.map(({ matrices }) => [...matrices.values()]) };
+    expectClose(await lossAndGradients(model, adapter, examples, options), expected);
+    // Beside a sparse update too.
+    const sparse = sparseAdapter(family.config, 0.1);
+    const besideSparse = referenceGradients({ ...test.reference, sides }, sparse, examples);
+    expectClose(await lossAndGradients(model, sparse, examples, options), besideSparse, ['b']);
   });
 
   it('keeps the examples of a row apart', async () => {

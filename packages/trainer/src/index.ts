@@ -24,6 +24,7 @@ export * from './gradients.ts';
 export * from './local-trainer.ts';
 export * from './lora/adapter.ts';
 export type { Pruning } from './lora/pruning.ts';
+export * from './lora/sparse.ts';
 export * from './metrics/index.ts';
 export * from './model/base-model.ts';
 export * from './model/chat-template.ts';

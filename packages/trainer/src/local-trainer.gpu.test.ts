@@ -1,10 +1,19 @@
 // The trainer as a session uses it: ranks are really mixed, rounds really go on from what was handed out.
-import { type ModelConfig, parseModelConfig, readFactors, readSafetensors, writeFactors } from '@weft/formats';
+import {
+  type ModelConfig,
+  parseModelConfig,
+  readFactors,
+  readSafetensors,
+  readSparse,
+  sparseBytes,
+  writeFactors,
+} from '@weft/formats';
 import type { Gpu } from '@weft/wgsl-kernels';
 import { openTestGpu, readAsset } from '@weft/wgsl-kernels/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createLocalTrainer, type LocalTrainer } from './local-trainer.ts';
 import { initialAdapter, plainSpec } from './lora/adapter.ts';
+import { sparseMatrices, writeSparseFactors } from './lora/sparse.ts';
 import { MODEL_FILES } from './model/base-model.ts';
 import { NO_LIMITS } from './rank.ts';
 
@@ -165,6 +174,65 @@ describe('local trainer', () => {
     // The next round goes on at the smaller rank, and prunes again.
     expect((await prune(2, second.update, pruning)).rank).toBe(1);
     expect((await prune(1, undefined, pruning)).rank).toBe(1);
+  });
+
+  it('trains a sparse update of a size that no rank changes, and goes on from it', async () => {
+    const sparse = { density: 0.1, seed: 'places' };
+    const matrices = sparseMatrices(config, { ...sparse, targets });
+    const zeros = writeSparseFactors(
+      matrices.map((each) => ({ ...each, a: new Float32Array(0), b: new Float32Array(each.out * each.rank) })),
+    );
+    const play = (rank: number, start: Uint8Array) =>
+      trainer.train(files, { ...jobOf(rank, start), training: { ...training, sparse } }, control());
+    const first = await play(1, zeros);
+    expect(first.lastLoss).toBeLessThan(first.firstLoss);
+    expect(first.update.length).toBe(zeros.length);
+    expect(first.update.length - sparseBytes(sparse, matrices)).toBeLessThan(4096);
+    for (const [module, { values }] of readSparse(first.update, sparse, matrices))
+      expect(values.filter((value) => value !== 0).length, module).toBeGreaterThan(values.length / 2);
+    // The same at another rank, to the byte, in the same plan.
+    const { pipelinesCreated } = gpu.counters;
+    expect((await play(8, zeros)).update).toEqual(first.update);
+    const second = await play(1, first.update);
+    expect(gpu.counters.pipelinesCreated).toBe(pipelinesCreated);
+    expect(second.firstLoss).toBeLessThan(first.firstLoss);
+    await expect(play(1, startOf(1))).rejects.toMatchObject({ code: 'adapter-tensor' });
+    const other = { ...training, sparse: { ...sparse, density: 0.2 } };
+    const job = { ...jobOf(1, first.update), training: other };
+    await expect(trainer.train(files, job, control())).rejects.toMatchObject({ code: 'adapter-tensor' });
+  });
+
+  it('counts the sparse rounds that are to come among what a rank takes', async () => {
+    const settings = {
+      ranks: [1, 8],
+      alphaPerRank: 2,
+      targets,
+      batchSize: 2,
+      sequenceLength: 48,
+      baseDtype: 'f32' as const,
+      sparseRounds: 2,
+      sparseDensity: 0.25,
+    };
+    const upload = sparseBytes({ density: 0.25 }, sparseMatrices(config, { density: 0.25, seed: '', targets }));
+    const during = await trainer.proposeRank({ settings, version: 1 }, files, NO_LIMITS);
+    const after = await trainer.proposeRank({ settings, version: 2 }, files, NO_LIMITS);
+    const [small, large] = during.verdicts;
+    expect(small?.uploadBytes).toBe(upload + 16_384);
+    expect(large?.reason).toMatch(/^Rank 8 takes .* uploads .* a round, .* MB while updates are sparse\.$/);
+    expect(small?.memoryBytes).toBeGreaterThan(after.verdicts[0]?.memoryBytes ?? Number.NaN);
+    expect(after.verdicts[0]?.uploadBytes).toBeLessThan(upload);
+    const limits = { ...NO_LIMITS, maxUploadBytes: upload };
+    await expect(trainer.proposeRank({ settings, version: 0 }, files, limits)).rejects.toMatchObject({
+      code: 'no-rank-fits',
+      message: expect.stringContaining('A sparse update would upload'),
+    });
+    expect((await trainer.proposeRank({ settings, version: 2 }, files, limits)).rank).toBeGreaterThanOrEqual(1);
+    const tight = { ...NO_LIMITS, maxMemoryBytes: (small?.memoryBytes ?? 0) / 4 };
+    await expect(trainer.proposeRank({ settings, version: 0 }, files, tight)).rejects.toMatchObject({
+      code: 'no-rank-fits',
+      message: expect.stringContaining('A sparse update would need'),
+    });
+    await trainer.proposeRank({ settings, version: 2 }, files, NO_LIMITS);
   });
 
   it('goes on from the start weights it is given, and keeps its plan from job to job', async () => {

@@ -1,13 +1,28 @@
 // The trainer as one volunteer uses it: device report, rank proposal, training jobs and evaluation jobs on one GPU. Keeps
 // the model on the GPU and the last plan between jobs. Knows no network: a session hands it files and settings.
-import { type ByteSource, type Projection, parseDataLines, writeFactors } from '@weft/formats';
+import {
+  type ByteSource,
+  type LoraAdapter,
+  type ModelConfig,
+  type Projection,
+  parseDataLines,
+  type SparseSpec,
+  writeFactors,
+} from '@weft/formats';
 import { type Gpu, GpuError, type WeightType } from '@weft/wgsl-kernels';
 import { oneExamplePerRow, sequenceFor } from './data/batches.ts';
 import { type Example, encodeRows } from './data/examples.ts';
 import { TrainerError } from './errors.ts';
 import { Evaluator } from './evaluate.ts';
-import { type AdapterSpec, adaptedMatrices, adapterFromBlob, sideFromBlob } from './lora/adapter.ts';
+import {
+  type AdaptedMatrix,
+  type AdapterSpec,
+  adaptedMatrices,
+  adapterFromBlob,
+  sideFromBlob,
+} from './lora/adapter.ts';
 import { type Pruning, pruned, tailOf } from './lora/pruning.ts';
+import { sparseFromBlob, sparseMatrices, writeSparseFactors } from './lora/sparse.ts';
 import { loadModel } from './model/base-model.ts';
 import { type OptimiserName, optimiserOf } from './optim/optimiser.ts';
 import type { ScheduleName } from './optim/schedule.ts';
@@ -56,9 +71,14 @@ interface RunShape {
     /** γ and λ of rank self-pruning; none where null or absent. */
     readonly pruneGamma?: number | null;
     readonly pruneLambda?: number | null;
+    /** Rounds at the beginning that train sparse updates, and the share of the elements of these. */
+    readonly sparseRounds?: number;
+    readonly sparseDensity?: number;
   };
   /** By rank: rank of the frozen side adapter that comes with it at most. */
   readonly sideRanks?: readonly number[];
+  /** Rounds committed so far. */
+  readonly version?: number;
 }
 
 interface TrainingSettings {
@@ -79,13 +99,15 @@ interface TrainingSettings {
   readonly pruning?: Pruning | null;
   /** Factors that are trained; both unless said. */
   readonly trainable?: Trainable;
+  /** Train a sparse update instead of factors; null or left out for factors. */
+  readonly sparse?: SparseSpec | null;
   readonly seed: string;
 }
 
 interface TrainingJob {
   readonly grant: AdapterSpec;
   readonly training: TrainingSettings;
-  /** Start weights: safetensors with PEFT names. */
+  /** Start weights: safetensors with PEFT names, or elements of a sparse update. */
   readonly start: Uint8Array;
   /** A frozen adapter to train beside, at scale 1: safetensors with PEFT names; null or absent where there is none. */
   readonly side?: Uint8Array | null;
@@ -111,7 +133,7 @@ interface TrainingControl {
 }
 
 interface TrainingResult {
-  /** Trained factors: safetensors with PEFT names, F32. */
+  /** Trained factors, or elements of a sparse update: safetensors named as the start, F32. */
   readonly update: Uint8Array;
   /** Rank of these factors: the granted one, or what is left of it after pruning. */
   readonly rank: number;
@@ -136,6 +158,13 @@ interface EvaluationResult {
   targetTokens: number;
   rows: number;
 }
+
+/** The matrices a job trains: factored at the granted ranks, or sparse. */
+const matricesOf = (config: ModelConfig, { grant, training: { sparse } }: TrainingJob): AdaptedMatrix[] =>
+  sparse ? sparseMatrices(config, { ...sparse, targets: grant.targets }) : adaptedMatrices(config, grant);
+
+const startOf = (config: ModelConfig, { grant, training: { sparse }, start }: TrainingJob): LoraAdapter =>
+  sparse ? sparseFromBlob(config, { ...sparse, targets: grant.targets }, start) : adapterFromBlob(config, grant, start);
 
 const mean = (values: readonly number[]): number =>
   values.reduce((sum, value) => sum + value, 0) / Math.max(1, values.length);
@@ -166,6 +195,8 @@ export class LocalTrainer {
   async proposeRank(run: RunShape, files: ModelFiles, ownLimits: OwnLimits): Promise<RankProposal> {
     const model = await this.#load(files, run.settings.baseDtype);
     const { ranks, alphaPerRank, targets, batchSize: batch, sequenceLength } = run.settings;
+    const { sparseRounds = 0, sparseDensity } = run.settings;
+    const density = (run.version ?? 0) < sparseRounds ? sparseDensity : undefined;
     this.#dropGraph();
     this.#limits = ownLimits;
     const sequence = Math.min(sequenceLength, model.config.maxPositions);
@@ -174,7 +205,8 @@ export class LocalTrainer {
     const pruning = pruneGamma === null || pruneLambda === null ? null : { gamma: pruneGamma, lambda: pruneLambda };
     const method = { sideRanks, optimiser: optimiserOf(run.settings), pruning };
     const question = { ranks, alphaPerRank, targets, shape: { batch, sequence }, ...method };
-    const verdicts = await rankVerdicts(model, question, ownLimits);
+    const sparse = density === undefined ? {} : { sparse: { density } };
+    const verdicts = await rankVerdicts(model, { ...question, ...sparse }, ownLimits);
     return { rank: chooseRank(verdicts), verdicts, ownLimits, stepSeconds: null };
   }
 
@@ -182,7 +214,7 @@ export class LocalTrainer {
   async train(files: ModelFiles, job: TrainingJob, control: TrainingControl): Promise<TrainingResult> {
     const { baseDtype } = job.training;
     const { config, model } = await this.#load(files, baseDtype);
-    const start = adapterFromBlob(config, job.grant, job.start);
+    const start = startOf(config, job);
     const limit = Math.min(job.training.sequenceLength, config.maxPositions);
     const { examples, truncated } = encodeRows(parseDataLines(job.rows), model, limit);
     const makeGraph = async (afterLoss: boolean): Promise<StepGraph> => {
@@ -192,15 +224,18 @@ export class LocalTrainer {
     const hooks = { ...control, ...(this.#environment.reopenGpu ? {} : { mostLosses: 0 }) };
     const outcome = await trainThroughLoss(makeGraph, start, oneExamplePerRow(examples), job.training, hooks);
     for (const { module, rank, a } of outcome.factors.values()) {
-      if (a.length !== rank * (start.matrices.get(module)?.in ?? 0) || rank !== start.matrices.get(module)?.rank) {
+      const began = start.matrices.get(module);
+      if (a.length !== began?.a.length || rank !== began.rank) {
         throw new TrainerError('rank-mismatch', `${module} was trained at rank ${rank}, which was not granted.`);
       }
     }
-    const tail = tailOf(job.training.pruning ?? null, job.grant.rank);
+    const tail = job.training.sparse ? null : tailOf(job.training.pruning ?? null, job.grant.rank);
     const sent = tail && pruned(start.matrices, outcome.factors, tail.kept);
     const quarter = Math.max(1, Math.floor(outcome.losses.length / 4));
     return {
-      update: writeFactors(sent?.factors ?? outcome.factors.values()),
+      update: job.training.sparse
+        ? writeSparseFactors(outcome.factors.values())
+        : writeFactors(sent?.factors ?? outcome.factors.values()),
       rank: tail && sent?.isPruned ? tail.kept : job.grant.rank,
       steps: outcome.steps,
       targetTokens: outcome.targetTokens,
@@ -273,20 +308,23 @@ export class LocalTrainer {
 
   async #prepare(
     model: GpuModel,
-    { grant, training, side }: TrainingJob,
+    job: TrainingJob,
     examples: readonly Example[],
     limit: number,
     { onCompile }: Pick<TrainingControl, 'onCompile'>,
   ): Promise<StepGraph> {
+    const { grant, training, side } = job;
     const shape = { batch: training.batchSize, sequence: sequenceFor(examples, limit) };
     const budget = this.#limits.maxMemoryBytes ?? Number.POSITIVE_INFINITY;
-    const { trainable = 'both' } = training;
+    const { trainable = 'both', sparse = null } = training;
     const optimiser = optimiserOf(training);
-    const tail = tailOf(training.pruning ?? null, grant.rank);
+    const tail = sparse ? null : tailOf(training.pruning ?? null, grant.rank);
     const frozen = side ? sideFromBlob(model.config, side) : [];
     const sides = frozen.length > 0 ? [frozen] : [];
     const key = JSON.stringify([
-      grant,
+      // Every rank trains the same sparse update.
+      sparse ? grant.targets : grant,
+      sparse,
       shape,
       budget,
       trainable,
@@ -295,7 +333,7 @@ export class LocalTrainer {
     ]);
     if (this.#graph?.key !== key) {
       this.#dropGraph();
-      const found = await createFittingGraph(model, adaptedMatrices(model.config, grant), shape, {
+      const found = await createFittingGraph(model, matricesOf(model.config, job), shape, {
         budget,
         trainable,
         sides,
@@ -308,7 +346,7 @@ export class LocalTrainer {
           found.refusal ??
           new TrainerError(
             'no-rank-fits',
-            `Rank ${grant.rank} takes ${found.smallest} bytes of GPU memory here; your limit is ${budget}. Raise it, or choose a smaller rank.`,
+            `${sparse ? 'A sparse update' : `Rank ${grant.rank}`} takes ${found.smallest} bytes of GPU memory here; your limit is ${budget}. Raise it, or choose a smaller rank.`,
           )
         );
       }

@@ -4,6 +4,7 @@ import { openTestGpu, readAsset } from '@weft/wgsl-kernels/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { makeBatch } from './data/batches.ts';
 import { adaptedMatrices, factorBytes, initialAdapter, plainSpec } from './lora/adapter.ts';
+import { sparseMatrices } from './lora/sparse.ts';
 import { loadModel, MODEL_FILES } from './model/base-model.ts';
 import { ADAMW, type Optimiser } from './optim/optimiser.ts';
 import { GpuModel } from './plan/gpu-model.ts';
@@ -92,6 +93,19 @@ describe('a training step of stories260K, batch 8 × T 128', () => {
     const graph = await StepGraph.create(model, matrices, small, options);
     expect(gpu.counters.bufferBytes - before + model.bytes).toBe(planned.total);
     expect(graph.dispatches).toBe(planned.dispatches);
+    graph.destroy();
+    expect(gpu.counters.bufferBytes).toBe(before);
+  });
+
+  it('takes the planned bytes with sparse matrices', async () => {
+    const matrices = sparseMatrices(model.config, { ...spec, density: 0.1, seed: 'places' });
+    const planned = planMemory(model.config, matrices, small);
+    expect(planned.gradients).toBe(planned.optimiser / 2);
+    // Places take twice what the elements do, and the starts of the columns.
+    expect(planned.adapter).toBeGreaterThan(3 * planned.gradients);
+    const before = gpu.counters.bufferBytes;
+    const graph = await StepGraph.create(model, matrices, small, { training: true });
+    expect(gpu.counters.bufferBytes - before + model.bytes).toBe(planned.total);
     graph.destroy();
     expect(gpu.counters.bufferBytes).toBe(before);
   });

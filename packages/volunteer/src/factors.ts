@@ -1,6 +1,8 @@
-// Checks that the factors a round starts from, and those it delivers, are the granted ones: names, ranks, shapes, float32.
+// Checks that what a round starts from, and what it delivers, is what was granted: names, ranks, shapes, float32 of factors,
+// or of the elements of a sparse update.
 import {
   parsePeftTensorName,
+  parseSparseTensorName,
   peftTensorName,
   prunedRank,
   type RawTensor,
@@ -12,8 +14,11 @@ import { messageOf, SessionError } from './errors.ts';
 
 const shapeText = (shape: readonly number[]): string => `[${shape.join(', ')}]`;
 
-/** Every tensor of the start must be a factor of a granted matrix at its granted rank. Throws SessionError 'start-rank'. */
-export function checkStart(start: Uint8Array, grant: Grant): void {
+/**
+ * Every tensor of the start must be a factor of a granted matrix at its granted rank, or the elements of one where updates
+ * are `sparse`; how many there must be of these only the trainer knows. Throws SessionError 'start-rank'.
+ */
+export function checkStart(start: Uint8Array, grant: Grant, sparse: TrainingSettings['sparse']): void {
   const refuse = (what: string, cause?: unknown): never => {
     throw new SessionError(
       'start-rank',
@@ -24,6 +29,13 @@ export function checkStart(start: Uint8Array, grant: Grant): void {
   const tensors = read(start, refuse);
   if (tensors.size === 0) refuse('they hold no tensor');
   for (const [name, { dtype, shape }] of tensors) {
+    if (sparse) {
+      const module = parseSparseTensorName(name);
+      if (!module || !grant.targets.some((target) => module.endsWith(`.${target}`)))
+        refuse(`${name} holds no elements of a granted matrix`);
+      if (shape.length !== 2 || dtype !== 'F32') refuse(`${name} is ${dtype} ${shapeText(shape)} instead of F32 rows`);
+      continue;
+    }
     const parsed = parsePeftTensorName(name);
     if (!parsed || !grant.targets.some((target) => parsed.module.endsWith(`.${target}`))) {
       refuse(`${name} is no factor of a granted matrix`);
@@ -85,7 +97,10 @@ export function checkUpdate(update: Uint8Array, start: Uint8Array, { grant, prun
   const isPruned = pruning !== null && rank === prunedRank(grant.rank, pruning.gamma);
   if (rank !== grant.rank && !isPruned) refuse(`they have rank ${rank}, granted was rank ${grant.rank}`);
   const shapeAt = (name: string, shape: readonly number[]): number[] => {
-    const axis = parsePeftTensorName(name)?.factor === 'A' ? 0 : 1;
+    const factor = parsePeftTensorName(name)?.factor;
+    // Elements of a sparse update have no rank.
+    if (!factor) return [...shape];
+    const axis = factor === 'A' ? 0 : 1;
     return shape.map((size, i) => (i === axis ? Math.min(size, rank) : size));
   };
   const expected = read(start, refuse);

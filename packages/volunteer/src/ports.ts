@@ -88,7 +88,7 @@ export interface StepReport {
 export interface TrainingJob {
   readonly grant: Grant;
   readonly training: TrainingSettings;
-  /** Start weights as served: safetensors with PEFT names. */
+  /** Start weights as served: safetensors with PEFT names, or elements of a sparse update. */
   readonly start: Uint8Array;
   /** A frozen adapter to train beside, at scale 1: safetensors with PEFT names; null where there is none. */
   readonly side: Uint8Array | null;
@@ -97,7 +97,7 @@ export interface TrainingJob {
 }
 
 export interface TrainingResult {
-  /** Trained factors: safetensors with PEFT names, F32, same names as the start, and same shapes but for the rank where it was pruned. */
+  /** What was trained: safetensors, F32, same names as the start, and same shapes but for the rank where it was pruned. */
   readonly update: Uint8Array;
   /** Rank of these factors: the granted one, or what is left of it after pruning. */
   readonly rank: number;

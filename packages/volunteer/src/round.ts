@@ -41,7 +41,7 @@ export async function playRound(context: RoundContext): Promise<Receipt> {
   const { lease, holder } = context;
   holder.update({ progress: emptyProgress(lease), download: null, upload: null });
   const start = await fetchStart(context);
-  checkStart(start, lease.grant);
+  checkStart(start, lease.grant, lease.training.sparse);
   const side = await fetchSide(context);
   if (side) checkSide(side, lease.grant);
   const rows = await fetchRows(context);

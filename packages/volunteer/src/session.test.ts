@@ -3,7 +3,7 @@ import { readSafetensors, writeSafetensors } from '@weft/formats';
 import { describe, expect, it } from 'vitest';
 import { statusLine, totalsLine } from './state.ts';
 import { type Bench, makeBench, NO_LIMITS } from './testing/bench.ts';
-import { factors, MODULE } from './testing/coordinator.ts';
+import { elements, factors, MODULE } from './testing/coordinator.ts';
 import { eventually, settle } from './testing/fake-clock.ts';
 
 const events = (bench: Bench) => bench.coordinator.sent.map((message) => message.event);
@@ -108,6 +108,35 @@ describe('rounds', () => {
       },
     ]);
     await expect(bench.session.start()).rejects.toMatchObject({ code: 'start-rank' });
+    expect(bench.trainer.jobs).toEqual([]);
+  });
+
+  it('trains elements while the run’s updates are sparse, and factors after that', async () => {
+    const bench = await makeBench({ settings: { rounds: 2, sparseRounds: 1, sparseDensity: 0.5 } });
+    void bench.session.start();
+    await eventually(() => bench.session.state.totals.rounds === 1, 'round 1 is delivered');
+    bench.coordinator.commitRound();
+    await bench.clock.advance(10_000);
+    await eventually(() => bench.session.state.totals.rounds === 2, 'round 2 is delivered');
+    const [first, second] = bench.trainer.jobs;
+    expect(first?.training.sparse).toEqual({ density: 0.5, seed: 'weft' });
+    expect(first?.start).toEqual(elements(0));
+    expect(second?.training.sparse).toBeNull();
+    const sent = bench.coordinator.uploads.map((bytes) => readSafetensors(bytes).tensors);
+    expect([...(sent[0] ?? [])].map(([name, { shape }]) => [name, shape])).toEqual([
+      ['model.layers.0.self_attn.q_proj.sparse_delta', [4, 12]],
+    ]);
+    expect(loraA(bench.coordinator.uploads[1] ?? new Uint8Array())?.shape).toEqual([8, 6]);
+    await bench.session.close();
+  });
+
+  it('does not train factors where elements were granted', async () => {
+    const bench = await makeBench({ settings: { sparseRounds: 1 } });
+    bench.coordinator.startRank = 8;
+    await expect(bench.session.start()).rejects.toMatchObject({
+      code: 'start-rank',
+      message: expect.stringContaining('holds no elements of a granted matrix'),
+    });
     expect(bench.trainer.jobs).toEqual([]);
   });
 

@@ -17,6 +17,7 @@ export * from './kernels/rms-norm-rope/rms-norm-rope.ts';
 export * from './kernels/rope/rope.ts';
 export * from './kernels/sgd/sgd.ts';
 export * from './kernels/shared/rows.ts';
+export * from './kernels/sparse-linear/sparse-linear.ts';
 export * from './kernels/swiglu/swiglu.ts';
 export * from './kernels/tail-penalty/tail-penalty.ts';
 export * from './runtime/arena.ts';

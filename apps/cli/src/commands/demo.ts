@@ -16,11 +16,15 @@ const root = fileURLToPath(new URL('../../../', import.meta.url));
 export const newRunFolder = (name: string): string =>
   join(root, 'runs', `${name}-${new Date().toISOString().slice(0, 19).replaceAll(':', '-')}`);
 
-/** The experiment under another strategy; fedit takes one rank, which is then the smallest. */
+/** Sparse rounds of a demo of slora, and a density at which the small model's shortest rows have six elements. */
+const SPARSE = { sparseRounds: 2, sparseDensity: 0.1 };
+
+/** The experiment under another strategy; fedit and slora take one rank, which is then the smallest. */
 function mergedBy(experiment: Experiment, strategy: StrategyName | undefined): Experiment {
   if (strategy === undefined) return experiment;
   const { run } = experiment;
-  return { ...experiment, run: { ...run, strategy, ranks: strategy === 'fedit' ? run.ranks.slice(0, 1) : run.ranks } };
+  const ranks = strategy === 'fedit' || strategy === 'slora' ? run.ranks.slice(0, 1) : run.ranks;
+  return { ...experiment, run: { ...run, strategy, ranks, ...(strategy === 'slora' ? SPARSE : {}) } };
 }
 
 /** SGD's steps are as large as gradients are, clipped to norm 1, and need more than AdamW's 0.005. */

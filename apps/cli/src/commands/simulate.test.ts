@@ -82,6 +82,10 @@ it('names what is wrong with a file before anything is trained', async () => {
   expect(await refused({ strategies: ['fedit'], run: { ...RUN, maxChangeNorm: 0 } })).toMatchObject({
     message: expect.stringMatching(/with fedit, run\.ranks: .*fedit averages factors of one rank/),
   });
+  const run = { name: 'x', purpose: 'x', operator: 'x', tasks: ['rooms'], rounds: 3, sparseRounds: 1 };
+  expect(await refused({ run, strategies: ['flexlora'] })).toMatchObject({
+    message: expect.stringMatching(/with flexlora, run\.sparseRounds: sparse rounds are not simulated/),
+  });
   expect(await refused({ clients: [{ rank: 2, count: 500 }] })).toMatchObject({
     message: expect.stringMatching(/rooms has 180 rows for 250 clients/),
   });

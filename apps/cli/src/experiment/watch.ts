@@ -36,9 +36,11 @@ function tellNews(before: RunSnapshot | null, now: RunSnapshot, io: Io): void {
     if (!earlier) {
       const merged = record.contributions.filter(({ quarantined }) => quarantined === null);
       const ranks = merged.map(({ rank }) => rank).sort((a, b) => a - b);
+      const sparse = record.version <= now.run.settings.sparseRounds;
+      const what = sparse ? `${merged.length} sparse updates` : `${merged.length} updates of ranks ${ranks.join(', ')}`;
       const text =
         record.outcome === 'committed'
-          ? `merged ${merged.length} updates of ranks ${ranks.join(', ')} in ${formatMs(record.mergeMs)}; training loss ${record.trainLoss?.toFixed(3) ?? '–'}`
+          ? `merged ${what} in ${formatMs(record.mergeMs)}; training loss ${record.trainLoss?.toFixed(3) ?? '–'}`
           : `abandoned: ${record.reason}`;
       io.note(`round ${record.round}: ${text}`);
     }

@@ -62,6 +62,9 @@ export function parseSimulation(text: string, path: string): Simulation {
     if (!settings.success) return refuse(`with ${strategy}, ${firstIssue(settings.error, 'run')}`);
     if (settings.data.rejectOpposed > 0)
       refuse('run.rejectOpposed: a simulation merges every client; a server can reject');
+    // The law that runs are laid beside is one of factors from the first round on.
+    if (settings.data.sparseRounds > 0)
+      refuse(`with ${strategy}, run.sparseRounds: sparse rounds are not simulated; run them with weft fleet`);
     return settings.data;
   };
   const from = (folder: string): string => resolve(dirname(path), folder);

@@ -245,4 +245,5 @@ const trainingOf = (settings: RunSettings, strategy: Strategy): Omit<TrainingSet
   maxGradNorm: settings.maxGradNorm,
   trainable: strategy.trains,
   pruning: pruningOf(settings),
+  sparse: null,
 });

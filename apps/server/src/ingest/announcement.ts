@@ -1,5 +1,5 @@
 // What an upload claims about itself, checked before a byte of it is taken.
-import { prunedRank } from '@weft/formats';
+import { prunedRank, sparseBytes } from '@weft/formats';
 import { type Lease, ProtocolError, type UploadBegin } from '@weft/protocol';
 import { factorBytes, type Matrix } from '../runs/grants.ts';
 
@@ -20,17 +20,21 @@ export function checkAnnouncement(begin: UploadBegin, lease: Lease, matrices: re
       `The upload was trained from start weights ${begin.startHash.slice(0, 12)}…, the lease gave ${lease.start.sha256.slice(0, 12)}…. Train again from the lease's start weights.`,
     );
   }
-  const { pruning } = lease.training;
+  const { pruning, sparse } = lease.training;
   const granted = lease.grant.rank;
   if (begin.rank !== granted && (pruning === null || begin.rank !== prunedRank(granted, pruning.gamma))) {
     const other = pruning === null ? '' : `, or ${prunedRank(granted, pruning.gamma)} where it was pruned`;
     throw new ProtocolError('upload-rank', `The upload has rank ${begin.rank}; granted was rank ${granted}${other}.`);
   }
-  const largest = factorBytes(lease.grant, matrices) + headerAllowance(matrices.length);
+  const data = sparse ? sparseBytes(sparse, matrices) : factorBytes(lease.grant, matrices);
+  const largest = data + headerAllowance(matrices.length);
   if (begin.bytes > largest) {
+    const what = sparse
+      ? `elements at the density ${sparse.density}`
+      : `factors of the granted rank ${lease.grant.rank}`;
     throw new ProtocolError(
       'upload-too-large',
-      `The upload has ${begin.bytes} bytes; factors of the granted rank ${lease.grant.rank} take at most ${largest}.`,
+      `The upload has ${begin.bytes} bytes; ${what} take at most ${largest}.`,
     );
   }
   const { steps, batchSize, sequenceLength } = lease.training;

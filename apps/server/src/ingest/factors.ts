@@ -1,6 +1,16 @@
-// What an upload holds, checked before its receipt: every granted factor, at its granted rank, in float32, finite, and no
-// further from its start than training can have moved it.
-import { parsePeftTensorName, peftTensorName, type RawTensor, rankOf, readSafetensors, toFloat32 } from '@weft/formats';
+// What an upload holds, checked before its receipt: every granted factor at its granted rank, or every element of a sparse
+// update, in float32, finite, and no further from its start than training can have moved it.
+import {
+  elementsPerRow,
+  parsePeftTensorName,
+  parseSparseTensorName,
+  peftTensorName,
+  type RawTensor,
+  rankOf,
+  readSafetensors,
+  sparseTensorName,
+  toFloat32,
+} from '@weft/formats';
 import { type Grant, type Lease, ProtocolError } from '@weft/protocol';
 import { messageOf } from '../errors.ts';
 import type { Matrix } from '../runs/grants.ts';
@@ -19,29 +29,40 @@ export function checkFactors(
 ): void {
   const tensors = readTensors(bytes);
   const starts = readSafetensors(start, 'the start weights').tensors;
-  const reach = reachOf(lease.training);
+  const { training } = lease;
+  const reach = reachOf(training);
   const expected = new Set<string>();
-  for (const { module, out, in: columns } of matrices) {
-    const rank = rankOf(sent, module);
-    for (const [factor, shape, rankAxis] of [
-      ['A', [rank, columns], 0],
-      ['B', [out, rank], 1],
-    ] as const) {
-      const name = peftTensorName(module, factor);
-      expected.add(name);
-      const tensor = tensors.get(name);
-      if (!tensor) throw new ProtocolError('upload-shape', `The upload lacks ${name}; send all granted factors.`);
-      checkShape(name, tensor, shape, rankAxis);
-      const from = starts.get(name);
-      if (!from) throw new RangeError(`The start weights lack ${name}.`);
-      checkValues(name, toFloat32(tensor, name), firstPart(toFloat32(from, name), from.shape, shape), reach);
-    }
+  for (const { name, shape, rankAxis } of matrices.flatMap((matrix) => expectedOf(training, sent, matrix))) {
+    expected.add(name);
+    const tensor = tensors.get(name);
+    if (!tensor) throw new ProtocolError('upload-shape', `The upload lacks ${name}; send all that was granted.`);
+    checkShape(name, tensor, shape, rankAxis);
+    const from = starts.get(name);
+    if (!from) throw new RangeError(`The start weights lack ${name}.`);
+    checkValues(name, toFloat32(tensor, name), firstPart(toFloat32(from, name), from.shape, shape), reach);
   }
   for (const name of tensors.keys()) {
     if (expected.has(name)) continue;
-    const what = parsePeftTensorName(name) ? 'a matrix the run does not adapt' : 'no LoRA factor';
+    const known = training.sparse ? parseSparseTensorName(name) : parsePeftTensorName(name);
+    const wanted = training.sparse ? 'no element of a sparse update' : 'no LoRA factor';
+    const what = known ? 'a matrix the run does not adapt' : wanted;
     throw new ProtocolError('upload-shape', `The upload holds ${name.slice(0, 120)}, which is ${what}.`);
   }
+}
+
+/** The tensors of one matrix. `rankAxis`: where in its shape a factor has its rank; null where nothing of it is a rank. */
+function expectedOf(
+  { sparse }: Lease['training'],
+  sent: Grant,
+  { module, out, in: columns }: Matrix,
+): { name: string; shape: readonly number[]; rankAxis: 0 | 1 | null }[] {
+  if (sparse)
+    return [{ name: sparseTensorName(module), shape: [out, elementsPerRow(sparse, columns)], rankAxis: null }];
+  const rank = rankOf(sent, module);
+  return [
+    { name: peftTensorName(module, 'A'), shape: [rank, columns], rankAxis: 0 },
+    { name: peftTensorName(module, 'B'), shape: [out, rank], rankAxis: 1 },
+  ];
 }
 
 function readTensors(bytes: Uint8Array): ReadonlyMap<string, RawTensor> {
@@ -65,14 +86,13 @@ function firstPart(values: Float32Array, from: readonly number[], to: readonly n
   });
 }
 
-function checkShape(name: string, tensor: RawTensor, shape: readonly number[], rankAxis: 0 | 1): void {
+function checkShape(name: string, tensor: RawTensor, shape: readonly number[], rankAxis: 0 | 1 | null): void {
   if (tensor.dtype !== 'F32') {
     throw new ProtocolError('upload-dtype', `${name} has element type ${tensor.dtype}; F32 was announced.`);
   }
   const same = tensor.shape.length === 2 && tensor.shape.every((size, i) => size === shape[i]);
   if (same) return;
-  const onlyRank = tensor.shape.length === 2 && tensor.shape[1 - rankAxis] === shape[1 - rankAxis];
-  if (onlyRank) {
+  if (rankAxis !== null && tensor.shape.length === 2 && tensor.shape[1 - rankAxis] === shape[1 - rankAxis]) {
     throw new ProtocolError(
       'upload-rank',
       `${name} has rank ${tensor.shape[rankAxis]}; granted was rank ${shape[rankAxis]}.`,

@@ -1,6 +1,7 @@
 // What a run asks of the merge workers. Files go by path: a worker reads the tensors it needs, and no factor ever lies in
 // the server's own memory.
 import type { Agreement } from '@weft/flexlora';
+import type { SparseSpec } from '@weft/formats';
 import type { Grant, MatrixSpectrum, StrategyName } from '@weft/protocol';
 import type { Matrix } from '../runs/grants.ts';
 
@@ -10,6 +11,8 @@ export interface UploadFiles {
   readonly startPath: string;
   readonly grant: Grant;
   readonly startGrant: Grant;
+  /** Both hold elements at these places instead of factors; null for factors. */
+  readonly sparse: SparseSpec | null;
 }
 
 export interface WeightedUpload extends UploadFiles {
@@ -26,6 +29,8 @@ export interface ReadOutJob {
   readonly global: string | null;
   readonly matrices: readonly Matrix[];
   readonly grant: Grant;
+  /** Read out the elements at these places instead of factors; null for factors. */
+  readonly sparse: SparseSpec | null;
   /** Seeds the rows of A where there is nothing to read out. */
   readonly seed: string;
 }
@@ -43,6 +48,10 @@ export interface MergeJob {
   })[];
   /** Not merged, only compared with what is. */
   readonly watched: readonly UploadFiles[];
+  /** The round's updates are sparse; null where they are factors. */
+  readonly sparse: SparseSpec | null;
+  /** Of a sparse round: whether the next one is sparse too, and starts from the elements. */
+  readonly keepElements: boolean;
   /** Rank the state is kept at; a matrix keeps at most min(out, in). */
   readonly stateRank: number;
   /** Ranks to give truncation errors at. */

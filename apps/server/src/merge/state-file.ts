@@ -1,8 +1,9 @@
 // The global update of every adapted matrix as a file, float64, as flexlora keeps it: U, σ, V by module, or averaged factors
-// and their scale; and the server's momentum where there is one.
+// and their scale; the server's momentum where there is one; and the elements of a sparse update that rounds go on from,
+// whose decomposition is there as well, so that every version is read out alike.
 
 import { isLowRank, type LowRank, type State, zeroUpdate } from '@weft/flexlora';
-import type { TensorToWrite } from '@weft/formats';
+import { sparseTensorName, type TensorToWrite } from '@weft/formats';
 import type { Matrix } from '../runs/grants.ts';
 import type { TensorFile } from './tensor-file.ts';
 
@@ -17,6 +18,19 @@ export function readState(file: TensorFile | null, matrix: Matrix): State {
   }
   return readLowRank(file, matrix.module, matrix);
 }
+
+/** The elements of a sparse update [out, perRow]; null where the file has none. */
+export const readElements = (file: TensorFile | null, module: string): Float64Array | null => {
+  const name = sparseTensorName(module);
+  return file?.has(name) ? file.float64(name) : null;
+};
+
+export const elementTensor = (module: string, values: Float64Array, out: number): TensorToWrite => ({
+  name: sparseTensorName(module),
+  dtype: 'F64',
+  shape: [out, values.length / out],
+  data: values,
+});
 
 /** The server's momentum of one matrix; null where none was kept. */
 export const readVelocity = (file: TensorFile, matrix: Matrix): LowRank | null => {

@@ -88,7 +88,7 @@ describe('a merge process', () => {
     const paths = Array.from({ length: uploads }, (_, i) => {
       writeFileSync(at(`upload-${i}`), writeFactors([factors(i)]));
       writeFileSync(at(`start-${i}`), writeFactors([factors(0)]));
-      const grants = { grant, startGrant: grant };
+      const grants = { grant, startGrant: grant, sparse: null };
       return { path: at(`upload-${i}`), startPath: at(`start-${i}`), ...grants, weight: 1 / uploads, clip: 1 };
     });
     const task: MergeTask = {
@@ -98,6 +98,8 @@ describe('a merge process', () => {
       matrices: [matrix],
       uploads: paths,
       watched: [],
+      sparse: null,
+      keepElements: false,
       stateRank: 4,
       ranks: [2],
       output: at('merged'),

@@ -7,6 +7,7 @@ import {
   changeParts,
   type Factors,
   inHand,
+  type MatrixReport,
   type MatrixUpdate,
   normOfSum,
   readOutSide,
@@ -21,6 +22,7 @@ import {
   peftTensorName,
   rankOf,
   scaleOf,
+  type TensorToWrite,
   toFloat32,
   writeFactors,
   writeSafetensors,
@@ -29,6 +31,7 @@ import type { Grant, MatrixSpectrum } from '@weft/protocol';
 import type { Matrix } from '../runs/grants.ts';
 import { lazyFactors } from './lazy-factors.ts';
 import type { Change, MergeJob, ReadOutJob, UploadFiles, WeightedUpload } from './merger.ts';
+import { mergeElements, sparseAgreement, sparseChange, sparseStart } from './sparse.ts';
 import { readState, readVelocity, stateTensors, velocityTensors } from './state-file.ts';
 import { TensorFile } from './tensor-file.ts';
 
@@ -69,7 +72,12 @@ function factorsIn(file: TensorFile, grant: Grant, matrix: Matrix): Factors {
 }
 
 /** Writes start weights, every matrix of the state at its granted rank, or what the strategy puts beside them. */
-export function readOut({ part, strategy, global, matrices, grant, seed, output }: ReadOutTask): void {
+export function readOut(task: ReadOutTask): void {
+  const { part, strategy, global, matrices, grant, sparse, seed, output } = task;
+  if (sparse) {
+    writeFileSync(output, sparseStart(task, sparse));
+    return;
+  }
   const { side } = strategyByName(strategy);
   const file = global === null ? null : open(global);
   const factors = matrices.flatMap<LoraFactors>((matrix) => {
@@ -105,6 +113,7 @@ function padded(factors: Factors, rank: number): Factors {
 
 /** What an upload changed. No training is exactly 0. */
 export function change({ upload, matrices }: ChangeTask): Change {
+  if (upload.sparse) return sparseChange(upload, matrices);
   const [end, start] = [open(upload.path), open(upload.startPath)];
   let squares = 0;
   let ofA = false;
@@ -138,18 +147,57 @@ const updateIn = ({ name, weight, clip, grant, startGrant, end, start }: OpenUpl
 
 /** Compares every change with the weighted sum of all. */
 export function agreement({ uploads, matrices }: AgreementTask): Agreement {
-  const files = opened(uploads.map((upload) => ({ ...upload, clip: 1 })));
+  const counted = uploads.map((upload) => ({ ...upload, clip: 1 }));
+  if (uploads.some(({ sparse }) => sparse !== null)) return sumAgreements(sparseAgreement(counted, matrices));
+  const files = opened(counted);
   return sumAgreements(matrices.map((matrix) => agreementOf(files.map((file) => updateIn(file, matrix)))));
+}
+
+/** The next state of one matrix, as it is written and told. */
+interface Merged {
+  readonly module: string;
+  readonly tensors: TensorToWrite[];
+  readonly report: MatrixReport;
+  readonly velocityTail?: number;
 }
 
 /** Merges these matrices one after the other and writes their next state. */
 export function mergeMatrices(task: MergeTask): MergeTaskResult {
-  const { strategy, momentum, global, matrices, uploads, watched, stateRank, ranks, output } = task;
+  const { matrices, uploads, watched, sparse, ranks, output } = task;
+  // What is not merged is compared with what is.
+  const compared = [...uploads, ...watched.map((upload) => ({ ...upload, weight: 0, clip: 1 }))];
+  const [merged, agreements] = sparse
+    ? [mergeElements(task, sparse), sparseAgreement(compared, matrices)]
+    : mergeFactors(task, compared);
+  writeFileSync(output, writeSafetensors(merged.flatMap(({ tensors }) => tensors)));
+  return {
+    spectra: merged.map(({ module, report, velocityTail }: Merged) => {
+      const errors = truncationErrors(report, ranks);
+      return {
+        module,
+        sigma: [...report.sigma],
+        effectiveRank: report.effectiveRank,
+        p: [...report.p],
+        discardedTail: report.discardedTail,
+        ...(velocityTail === undefined ? {} : { velocityTail }),
+        truncationError: Object.fromEntries(ranks.map((rank, i) => [String(rank), errors[i] ?? 0])),
+      };
+    }),
+    agreement: sumAgreements(agreements),
+  };
+}
+
+function mergeFactors(
+  { strategy, momentum, global, matrices, uploads, stateRank }: MergeTask,
+  compared: Parameters<typeof opened>[0],
+): [merged: Merged[], agreements: Agreement[]] {
   const { mergeMatrix, needsStart } = strategyByName(strategy);
   const state = global === null ? null : open(global);
-  const files = opened([...uploads, ...watched.map((upload) => ({ ...upload, weight: 0, clip: 1 }))]);
-  const merged = matrices.map((matrix) => {
+  const files = opened(compared);
+  const agreements: Agreement[] = [];
+  const merged = matrices.map((matrix): Merged => {
     const changes = files.map((file) => updateIn(file, matrix));
+    agreements.push(agreementOf(changes));
     const updates = changes
       .slice(0, uploads.length)
       .map((update) => (needsStart || update.clip !== 1 ? update : { ...update, start: null }));
@@ -157,26 +205,12 @@ export function mergeMatrices(task: MergeTask): MergeTaskResult {
     const maxRank = Math.min(matrix.out, matrix.in, stateRank);
     const velocity = state ? readVelocity(state, matrix) : null;
     const merge = { current, updates, maxRank, momentum: { beta: momentum, velocity }, name: matrix.module };
-    return { matrix, agreement: agreementOf(changes), ...mergeMatrix(merge) };
+    const { next, report, velocity: moved } = mergeMatrix(merge);
+    const tensors = [
+      ...stateTensors(matrix.module, next),
+      ...(moved ? velocityTensors(matrix.module, moved.value) : []),
+    ];
+    return { module: matrix.module, tensors, report, ...(moved ? { velocityTail: moved.discardedTail } : {}) };
   });
-  const tensors = merged.flatMap(({ matrix, next, velocity }) => [
-    ...stateTensors(matrix.module, next),
-    ...(velocity ? velocityTensors(matrix.module, velocity.value) : []),
-  ]);
-  writeFileSync(output, writeSafetensors(tensors));
-  return {
-    spectra: merged.map(({ matrix, report, velocity }) => {
-      const errors = truncationErrors(report, ranks);
-      return {
-        module: matrix.module,
-        sigma: [...report.sigma],
-        effectiveRank: report.effectiveRank,
-        p: [...report.p],
-        discardedTail: report.discardedTail,
-        ...(velocity ? { velocityTail: velocity.discardedTail } : {}),
-        truncationError: Object.fromEntries(ranks.map((rank, i) => [String(rank), errors[i] ?? 0])),
-      };
-    }),
-    agreement: sumAgreements(merged.map((each) => each.agreement)),
-  };
+  return [merged, agreements];
 }

@@ -1,6 +1,6 @@
 // What a client is granted: a rank and a scale for every adapted matrix.
 import { createHash } from 'node:crypto';
-import { alphaOf, rankOf } from '@weft/formats';
+import { alphaOf, rankOf, type SparseSpec } from '@weft/formats';
 import { canonicalJson, type Grant, type RunSettings } from '@weft/protocol';
 
 /** A matrix that carries an adapter. W is `[out, in]`. */
@@ -37,6 +37,15 @@ export const stateRankOf = ({ ranks }: Pick<RunSettings, 'ranks'>): number => ST
 
 /** s = α/r of one matrix. */
 export const scaleOf = (grant: Grant, module: string): number => alphaOf(grant, module) / rankOf(grant, module);
+
+/** What a round that starts from `version` trains where its updates are sparse; null where it trains factors. */
+export const sparseStage = (
+  { sparseRounds, sparseDensity, seed }: Pick<RunSettings, 'sparseRounds' | 'sparseDensity' | 'seed'>,
+  version: number,
+): SparseSpec | null => (version < sparseRounds ? { density: sparseDensity, seed } : null);
+
+/** Start weights of a version are kept under this: one for each grant, or one for all where updates are sparse. */
+export const startKey = (sparse: SparseSpec | null, grant: Grant): string => (sparse ? 'sparse' : grantKey(grant));
 
 /** Equal for equal grants; safe as a file's name. */
 export const grantKey = (grant: Grant): string =>

@@ -4,7 +4,7 @@ import { type Side, strategyByName } from '@weft/flexlora';
 import { type BlobReference, type Grant, type Lease, pruningOf } from '@weft/protocol';
 import type { LeaseEntry } from '../coordinator/types.ts';
 import type { ReadOutPart } from '../merge/merger.ts';
-import { grantKey, makeGrant } from './grants.ts';
+import { grantKey, makeGrant, sparseStage, startKey } from './grants.ts';
 import type { RunContext } from './run-context.ts';
 
 type LeaseContext = Pick<RunContext, 'definition' | 'store' | 'blobs' | 'globals' | 'matrices' | 'merger' | 'timing'>;
@@ -23,6 +23,11 @@ export class LeaseMaker {
 
   get #side(): Side {
     return strategyByName(this.#context.definition.settings.strategy).side;
+  }
+
+  /** Whether rounds that start from this version train sparse updates. */
+  #isSparse(version: number): boolean {
+    return sparseStage(this.#context.definition.settings, version) !== null;
   }
 
   grantOf(rank: number): Grant {
@@ -55,7 +60,8 @@ export class LeaseMaker {
         weightDecay: settings.weightDecay,
         maxGradNorm: settings.maxGradNorm,
         trainable: strategyByName(settings.strategy).trains,
-        pruning: pruningOf(settings),
+        pruning: sparseStage(settings, version) ? null : pruningOf(settings),
+        sparse: sparseStage(settings, version),
         seed: `${settings.seed}/${round}/${entry.key}`,
       },
       task: entry.own ? null : entry.task,
@@ -64,24 +70,27 @@ export class LeaseMaker {
     };
   }
 
-  /** Start weights of a version at a grant: made on the first request, kept for good. */
+  /** Start weights of a version at a grant, or its elements: made on the first request, kept for good. */
   start(version: number, grant: Grant): Promise<BlobReference> {
     return this.#kept('start', version, grant);
   }
 
   /** What the strategy puts frozen beside them; null where there is nothing. Made and kept alike. */
   side(version: number, grant: Grant): Promise<BlobReference | null> {
-    return this.#side === 'none' || version === 0 ? Promise.resolve(null) : this.#kept('side', version, grant);
+    const none = this.#side === 'none' || version === 0 || this.#isSparse(version);
+    return none ? Promise.resolve(null) : this.#kept('side', version, grant);
   }
 
   /** What an export or an evaluation reads out of a version: the state, even where clients train from fresh factors. */
   state(version: number, grant: Grant): Promise<BlobReference> {
-    return this.#side === 'whole' ? this.#kept('state', version, grant) : this.start(version, grant);
+    const apart = this.#side === 'whole' || this.#isSparse(version);
+    return apart ? this.#kept('state', version, grant) : this.start(version, grant);
   }
 
   #kept(part: ReadOutPart, version: number, grant: Grant): Promise<BlobReference> {
-    const key = part === 'start' ? grantKey(grant) : `${grantKey(grant)}.${part}`;
-    const { store, blobs } = this.#context;
+    const { store, blobs, definition } = this.#context;
+    const sparse = sparseStage(definition.settings, version);
+    const key = part === 'start' ? startKey(sparse, grant) : `${grantKey(grant)}.${part}`;
     const kept = store.readStart(version, key);
     if (kept && blobs.has(kept.sha256)) return Promise.resolve(kept);
     const name = `${version}/${key}`;
@@ -104,6 +113,7 @@ export class LeaseMaker {
       global: global ? globals.path(global.sha256) : null,
       matrices,
       grant,
+      sparse: part === 'start' ? sparseStage(definition.settings, version) : null,
       seed: isFresh ? `${seed}/${version}` : seed,
     });
     const made = await blobs.put(bytes);

@@ -298,7 +298,8 @@ export class LiveRun {
       accepted: (receipt, rank) => {
         this.#leaseClock.end(leaseId);
         this.#clients.uploaded(clientId, receipt.bytes);
-        this.log('info', `${this.#label(clientId)} delivered ${receipt.bytes} bytes at rank ${rank}.`);
+        const what = lease.training.sparse ? 'of a sparse update' : `at rank ${rank}`;
+        this.log('info', `${this.#label(clientId)} delivered ${receipt.bytes} bytes ${what}.`);
         this.#journal.event('uploaded', { clientId, leaseId, bytes: receipt.bytes, rank, sha256 });
         this.#dispatch({ type: 'uploaded', leaseId });
       },

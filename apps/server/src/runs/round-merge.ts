@@ -16,7 +16,7 @@ import type { MachineState, Quarantine } from '../coordinator/types.ts';
 import type { UploadFiles } from '../merge/merger.ts';
 import { quarantine, quarantineOpposed } from '../merge/quarantine.ts';
 import type { RoundFile, UploadRecord } from '../store/run-store.ts';
-import { grantKey, stateRankOf } from './grants.ts';
+import { sparseStage, startKey, stateRankOf } from './grants.ts';
 import type { RunContext } from './run-context.ts';
 
 export type MergeOutcome =
@@ -75,6 +75,8 @@ export async function mergeRound(
     matrices,
     uploads: accepted.map((each, i) => ({ ...each.files, weight: weights[i] ?? 0, clip: clips[i] ?? 1 })),
     watched: watched.map((each) => each.files),
+    sparse: sparseStage(settings, state.version),
+    keepElements: sparseStage(settings, state.version + 1) !== null,
     stateRank: stateRankOf(settings),
     ranks: settings.ranks,
   });
@@ -165,12 +167,15 @@ function figuresOf(
 
 const compare = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
 
-function filesOf({ uploads, blobs, store }: RunContext, { receipt, begin, grant, sent, startVersion }: UploadRecord) {
-  const start = store.readStart(startVersion, grantKey(grant));
+function filesOf(context: RunContext, { receipt, begin, grant, sent, startVersion }: UploadRecord) {
+  const { uploads, blobs, store, definition } = context;
+  const sparse = sparseStage(definition.settings, startVersion);
+  const start = store.readStart(startVersion, startKey(sparse, grant));
   if (start?.sha256 !== begin.startHash) {
     throw new RangeError(`The start weights ${begin.startHash} of lease ${receipt.leaseId} are not on disk.`);
   }
-  return { path: uploads.path(receipt.sha256), startPath: blobs.path(begin.startHash), grant: sent, startGrant: grant };
+  const paths = { path: uploads.path(receipt.sha256), startPath: blobs.path(begin.startHash) };
+  return { ...paths, grant: sent, startGrant: grant, sparse };
 }
 
 function contributionOf(

@@ -5,11 +5,14 @@ import {
   alphaOf,
   type LoraFactors,
   parsePeftTensorName,
+  parseSparseTensorName,
   rankOf,
   readSafetensors,
+  type SparseUpdate,
   scaleOf,
   toFloat32,
   writeFactors,
+  writeSparse,
 } from '@weft/formats';
 import {
   type Ack,
@@ -85,18 +88,44 @@ export const firstDirections = (factors: Factors, rank: number): Factors =>
     }),
   );
 
-/** Factors moved by up to `size` an element, by a small generator of its own. `size` 0 sends the start back. */
-export function train(start: Factors, size: number, seed: number): Factors {
+/** Numbers in [−1, 1) by a small generator of its own. */
+function randomBy(seed: number): () => number {
   let state = seed * 2654435761 + 1;
-  const random = () => {
+  return () => {
     state = (Math.imul(state, 1664525) + 1013904223) | 0;
     return state / 2 ** 31;
   };
+}
+
+/** Factors moved by up to `size` an element, by a small generator of its own. `size` 0 sends the start back. */
+export function train(start: Factors, size: number, seed: number): Factors {
+  const random = randomBy(seed);
   const moved = (values: Float32Array) => values.map((value) => value + size * random());
   return new Map(
     [...start].map(([module, factors]) => [module, { ...factors, a: moved(factors.a), b: moved(factors.b) }]),
   );
 }
+
+/** Elements of a blob by module; `in` is not in it. */
+export const readElements = (bytes: Uint8Array): ReadonlyMap<string, SparseUpdate> =>
+  new Map(
+    Array.from(readSafetensors(bytes).tensors, ([name, tensor]) => {
+      const module = parseSparseTensorName(name);
+      const [out = 0, perRow = 0] = tensor.shape;
+      if (!module) throw new Error(`${name} is no tensor of elements`);
+      return [module, { module, out, in: 0, perRow, values: toFloat32(tensor) }];
+    }),
+  );
+
+const moveElements = (start: ReadonlyMap<string, SparseUpdate>, size: number, seed: number) => {
+  const random = randomBy(seed);
+  return new Map(
+    Array.from(start, ([module, own]) => [
+      module,
+      { ...own, values: own.values.map((value) => value + size * random()) },
+    ]),
+  );
+};
 
 export class TestVolunteer {
   readonly socket: Socket;
@@ -265,6 +294,16 @@ export class TestVolunteer {
     const bytes = writeFactors(update.values());
     const receipt = await this.send(lease, bytes, { targetTokens: options.tokens ?? 100, ...rest });
     return { lease, start, startBytes, side: await this.side(lease), update, bytes, receipt };
+  }
+
+  /** One round of sparse updates: the same with elements in the place of factors. */
+  async sparseRound(rank: number, options: { size: number; seed: number; tokens?: number }) {
+    const lease = await this.lease(rank);
+    const start = readElements(await this.start(lease));
+    const update = moveElements(start, options.size, options.seed);
+    const bytes = writeSparse(update.values());
+    const receipt = await this.send(lease, bytes, { targetTokens: options.tokens ?? 100 });
+    return { lease, start, update, bytes, receipt };
   }
 
   close(): void {

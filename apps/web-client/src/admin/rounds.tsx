@@ -8,7 +8,7 @@ import { committedRounds, compareVersions, meanOf } from './charts.ts';
 import { clientLabel } from './device-table.ts';
 
 export function Rounds({ snapshot }: { snapshot: RunSnapshot }) {
-  const { rounds } = snapshot;
+  const { rounds, run } = snapshot;
   const open = useSignal<number | null>(null);
   if (rounds.length === 0) return null;
   return (
@@ -39,6 +39,7 @@ export function Rounds({ snapshot }: { snapshot: RunSnapshot }) {
               <RoundRows
                 key={`${record.round}-${record.endedAt}`}
                 record={record}
+                sparse={record.version <= run.settings.sparseRounds}
                 open={open.value === record.round}
                 toggle={() => {
                   open.value = open.value === record.round ? null : record.round;
@@ -52,7 +53,17 @@ export function Rounds({ snapshot }: { snapshot: RunSnapshot }) {
   );
 }
 
-function RoundRows({ record, open, toggle }: { record: RoundRecord; open: boolean; toggle: () => void }) {
+function RoundRows({
+  record,
+  sparse,
+  open,
+  toggle,
+}: {
+  record: RoundRecord;
+  sparse: boolean;
+  open: boolean;
+  toggle: () => void;
+}) {
   const merged = record.contributions.filter((each) => each.quarantined === null).length;
   const held = record.contributions.length - merged;
   const odd = record.contributions.filter((each) => each.outlier !== null).length;
@@ -73,7 +84,7 @@ function RoundRows({ record, open, toggle }: { record: RoundRecord; open: boolea
         </th>
         <td>
           {record.outcome === 'committed'
-            ? `version ${record.version}`
+            ? `version ${record.version}${sparse ? ', of sparse updates' : ''}`
             : `abandoned: ${record.reason ?? 'no reason given'}`}
         </td>
         <td class="numeric">

@@ -72,6 +72,11 @@ describe('the new-run form', () => {
     [{ ranks: '0, 4' }, { ranks: 'Each rank must be at least 1.' }],
     [{ tasks: [] as string[] }, { tasks: 'Choose at least one.' }],
     [{ name: 'x'.repeat(61) }, { name: 'At most 60 characters.' }],
+    [{ sparseDensity: '0' }, { sparseDensity: 'Must be more than 0.' }],
+    [
+      { sparseRounds: '10' },
+      { sparseRounds: 'This must be fewer than the rounds: factors are trained when they are over.' },
+    ],
   ])('says by the field what is wrong: %o', (changes, errors) => {
     expect(errorsOf(changes)).toEqual(errors);
   });

@@ -70,6 +70,7 @@ export const SECTIONS: readonly Section[] = [
           ['hetlora', 'hetlora: as zero-pad, large updates count more'],
           ['fedit', 'fedit: mean of factors, one rank for all'],
           ['ffa', 'ffa: only B is trained; its mean is exact'],
+          ['slora', 'slora: sparse rounds first, then as fedit from what they came to'],
         ],
       },
       {
@@ -77,6 +78,18 @@ export const SECTIONS: readonly Section[] = [
         label: 'Ranks',
         input: 'ranks',
         hint: 'Ascending, with commas. Each device takes the largest it can carry.',
+      },
+      {
+        key: 'sparseRounds',
+        label: 'Sparse rounds',
+        input: 'number',
+        hint: 'Rounds at the beginning that train a few elements of every matrix; factors start from them. 0 for none.',
+      },
+      {
+        key: 'sparseDensity',
+        label: 'Density of sparse rounds',
+        input: 'number',
+        hint: 'Share of every row’s elements, at most 1.',
       },
     ],
   },

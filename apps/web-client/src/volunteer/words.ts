@@ -218,7 +218,7 @@ export const LEAVING_WORDS: Readonly<Record<string, Readonly<Record<string, stri
   'upload:chunk': {
     leaseId: 'number of your place in the round',
     offset: 'which part it is',
-    bytes: 'the update: the trained LoRA factors',
+    bytes: 'the update: the trained LoRA factors, or the trained elements in a sparse round',
   },
   'upload:commit': {
     leaseId: 'number of your place in the round',

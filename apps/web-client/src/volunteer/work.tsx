@@ -70,7 +70,8 @@ function Assignment({ state: { lease, run, data } }: { state: TabState }) {
       data-rank={lease.rank}
       data-task={lease.task ?? ''}
     >
-      Round {lease.round} · rank {lease.rank} · {text} · from version {lease.startVersion}
+      Round {lease.round} · {lease.sparse ? 'sparse update' : `rank ${lease.rank}`} · {text} · from version{' '}
+      {lease.startVersion}
     </p>
   );
 }

@@ -81,6 +81,8 @@ export interface RunFacts {
 export interface LeaseFacts {
   readonly round: number;
   readonly rank: number;
+  /** A sparse update is trained, the same at every rank. */
+  readonly sparse: boolean;
   readonly steps: number;
   readonly startVersion: number;
   readonly task: string | null;

@@ -75,6 +75,7 @@ export function tabState(state: SessionState, facts: TabFacts): TabState {
     lease: lease && {
       round: lease.round,
       rank: lease.grant.rank,
+      sparse: lease.training.sparse !== null,
       steps: lease.training.steps,
       startVersion: lease.startVersion,
       task: lease.task,

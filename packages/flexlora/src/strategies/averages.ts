@@ -29,6 +29,19 @@ export function averageFactors(updates: readonly Factors[], weights: readonly nu
   return { out, in: inner, rank, scale, a, b };
 }
 
+/** FedAvg of the factors of clients of one rank. Throws MergeError 'rank' for several. */
+export function averageOfOneRank(strategy: string, merge: MatrixMerge): MergedMatrix<Factors> {
+  const [factors, weights] = endsOf(merge);
+  const ranks = [...new Set(factors.map(({ rank }) => rank))].sort((a, b) => a - b);
+  if (ranks.length > 1) {
+    throw new MergeError(
+      'rank',
+      `${strategy} averages factors of one rank, and ${merge.name ?? 'the matrix'} has ranks ${ranks.join(', ')}; choose zero-pad or flexlora.`,
+    );
+  }
+  return mergedFactors(merge, averageFactors(factors, weights));
+}
+
 /** An average of factors as the next state, told by the spectrum of its product. */
 export function mergedFactors(
   { updates, maxRank, name = 'the matrix' }: MatrixMerge,

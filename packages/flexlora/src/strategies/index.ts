@@ -8,11 +8,13 @@ import { flexloraFrozenTail } from './flexlora-frozen-tail.ts';
 import { flora } from './flora.ts';
 import { hetlora } from './hetlora.ts';
 import { raflora } from './raflora.ts';
+import { slora } from './slora.ts';
 import type { Strategy } from './strategy.ts';
 import { zeroPad } from './zero-pad.ts';
 
+export { mergeSparse, type SparseMerge, type SparseMerged, type SparseValues } from './slora.ts';
 export type { MatrixMerge, MergedMatrix, Momentum, Strategy } from './strategy.ts';
-export { fedit, ffa, flexlora, flexloraCarry, flexloraFrozenTail, flora, hetlora, raflora, zeroPad };
+export { fedit, ffa, flexlora, flexloraCarry, flexloraFrozenTail, flora, hetlora, raflora, slora, zeroPad };
 
 const STRATEGIES: readonly Strategy[] = [
   flexloraCarry,
@@ -24,6 +26,7 @@ const STRATEGIES: readonly Strategy[] = [
   hetlora,
   fedit,
   ffa,
+  slora,
 ];
 
 export const STRATEGY_NAMES: readonly string[] = STRATEGIES.map(({ name }) => name);

@@ -55,13 +55,18 @@ export interface Strategy<Next extends State = State> {
 /** The weighted shares must sum to 1 but for rounding. */
 const SHARE_TOLERANCE = 1e-9;
 
-/** Throws MergeError 'weights', 'strategy' or 'rank'. */
-function checkClip({ name, clips }: Strategy, { clip = 1, end, start }: MatrixUpdate, called: string): void {
+/** Throws MergeError 'weights'. */
+export function checkClipFactor(clip: number, called: string): void {
   if (!(clip > 0 && clip <= 1))
     throw new MergeError(
       'weights',
       `The change of ${called} is multiplied by ${clip}; clipping is by a factor in (0, 1].`,
     );
+}
+
+/** Throws MergeError 'weights', 'strategy' or 'rank'. */
+function checkClip({ name, clips }: Strategy, { clip = 1, end, start }: MatrixUpdate, called: string): void {
+  checkClipFactor(clip, called);
   if (clip === 1) return;
   if (!clips) {
     throw new MergeError(
@@ -79,6 +84,18 @@ function checkClip({ name, clips }: Strategy, { clip = 1, end, start }: MatrixUp
   }
 }
 
+/** Shares are not negative and sum to 1. Throws MergeError 'weights'. */
+export function checkShares(updates: readonly { readonly weight: number; readonly name?: string }[], name: string) {
+  let total = 0;
+  for (const [i, { weight, name: client }] of updates.entries()) {
+    if (!(weight >= 0))
+      throw new MergeError('weights', `The weight of ${client ?? `update ${i + 1}`} of ${name} is ${weight}.`);
+    total += weight;
+  }
+  if (Math.abs(total - 1) > SHARE_TOLERANCE)
+    throw new MergeError('weights', `The weights of ${name} sum to ${total} instead of 1; normalise them first.`);
+}
+
 /** What every strategy asks of its input. Throws MergeError 'weights', 'shape', 'rank', 'non-finite' or 'strategy'. */
 export function checkMerge(
   strategy: Strategy,
@@ -86,11 +103,9 @@ export function checkMerge(
 ): Shape {
   const shape = current ?? updates[0]?.end;
   if (!shape || updates.length === 0) throw new MergeError('weights', `There is no update of ${name} to merge.`);
-  let total = 0;
+  checkShares(updates, name);
   for (const [i, update] of updates.entries()) {
     const called = `${update.name ?? `update ${i + 1}`} of ${name}`;
-    if (!(update.weight >= 0)) throw new MergeError('weights', `The weight of ${called} is ${update.weight}.`);
-    total += update.weight;
     checkUpdate(update.end, shape, called);
     checkClip(strategy, update, called);
     if (update.start) checkUpdate(update.start, shape, `${called}, start weights`);
@@ -101,8 +116,6 @@ export function checkMerge(
       );
     }
   }
-  if (Math.abs(total - 1) > SHARE_TOLERANCE)
-    throw new MergeError('weights', `The weights of ${name} sum to ${total} instead of 1; normalise them first.`);
   if (current) checkUpdate(current, shape, `the state of ${name}`);
   if (momentum && momentum.beta !== 0) {
     const { beta, velocity } = momentum;

@@ -12,6 +12,7 @@ import {
   rankOf,
   readFactors,
   readSafetensors,
+  type SparseSpec,
   scaleOf,
 } from '@weft/formats';
 import { TrainerError } from '../errors.ts';
@@ -32,6 +33,8 @@ export interface AdaptedMatrix {
   readonly rank: number;
   readonly alpha: number;
   readonly scale: number;
+  /** Not factored: `rank` trained elements a row at these places, in the place of B (sparse.ts). */
+  readonly sparse?: SparseSpec;
 }
 
 /** A plain spec: one rank, α = alphaPerRank · rank, on these projections. */

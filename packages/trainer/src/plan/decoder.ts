@@ -184,7 +184,8 @@ export class Decoder {
     arena.write(arena.get(tensors.cos), cos);
     arena.write(arena.get(tensors.sin), sin);
     if (adapter) {
-      for (const [ref, content] of factors.gather('params', adapter.matrices)) arena.write(arena.get(ref), content);
+      for (const contents of [factors.gather('params', adapter.matrices), factors.elementContents()])
+        for (const [ref, content] of contents) arena.write(arena.get(ref), content);
     }
     return new Decoder(model, capacity, arena, tensors, calls);
   }

@@ -1,8 +1,15 @@
 // Where the factors of an adapter lie on the GPU: flat tensors, one after the other, cut where one would be larger than a
 // binding covers. Trained factors come with gradients, and what the optimiser keeps of them, laid out the same; frozen ones
 // do not.
-import type { LoraFactors } from '@weft/formats';
-import { type ArenaPlan, subTensor, type Tensor, type TensorRef } from '@weft/wgsl-kernels';
+import { type LoraFactors, sparseColumns } from '@weft/formats';
+import {
+  type ArenaPlan,
+  columnLists,
+  type SparsePlaces,
+  subTensor,
+  type Tensor,
+  type TensorRef,
+} from '@weft/wgsl-kernels';
 import { TrainerError } from '../errors.ts';
 import type { AdaptedMatrix } from '../lora/adapter.ts';
 import type { Moment } from '../optim/optimiser.ts';
@@ -30,10 +37,21 @@ interface Place {
   readonly shape: readonly [rows: number, columns: number];
 }
 
+/** u32 tensors that say where the elements of a sparse matrix lie. */
+export interface ElementPlaces extends SparsePlaces {
+  readonly columns: TensorRef;
+  readonly starts: TensorRef;
+  readonly entries: TensorRef;
+}
+
 export interface FactorPlaces {
   readonly matrix: AdaptedMatrix;
-  readonly a: Place;
+  /** null where the matrix is sparse. */
+  readonly a: Place | null;
+  /** B, or the elements of a sparse matrix. */
   readonly b: Place;
+  /** null where the matrix is factored. */
+  readonly elements: ElementPlaces | null;
 }
 
 export type FactorKind = 'params' | 'grads' | Moment;
@@ -78,6 +96,17 @@ function planFlats(
   return { flats, places };
 }
 
+/** The tensors of a sparse matrix's places; null for a factored one. */
+function planElements(plan: ArenaPlan, name: string, { module, rank, out, in: columns, sparse }: AdaptedMatrix) {
+  if (!sparse) return null;
+  const tensor = (what: string, shape: readonly number[]) => plan.tensor(`${name}.${module}.${what}`, shape, 'u32');
+  return {
+    columns: tensor('columns', [out, rank]),
+    starts: tensor('starts', [columns + 1]),
+    entries: tensor('entries', [out * rank]),
+  };
+}
+
 /** The factors of one adapter. */
 export class FactorLayout {
   readonly flats: readonly Flat[];
@@ -99,16 +128,20 @@ export class FactorLayout {
     { trainable, moments = [], limit }: { trainable: Trainable | null; moments?: readonly Moment[]; limit: number },
   ): FactorLayout {
     const wanted = matrices.map((matrix) => {
-      const { rank, in: columns, out } = matrix;
+      const { rank, in: columns, out, sparse } = matrix;
       const a: Wanted = {
         elements: rank * columns,
         shape: [rank, columns],
         trained: trainable !== null && trainable !== 'B',
       };
-      const b: Wanted = { elements: out * rank, shape: [out, rank], trained: trainable !== null && trainable !== 'A' };
-      return { matrix, a, b };
+      const b: Wanted = {
+        elements: out * rank,
+        shape: [out, rank],
+        trained: trainable !== null && (trainable !== 'A' || sparse !== undefined),
+      };
+      return { matrix, a: sparse ? null : a, b, elements: planElements(plan, name, matrix) };
     });
-    const all = wanted.flatMap(({ a, b }) => [a, b]);
+    const all = wanted.flatMap(({ a, b }) => (a ? [a, b] : [b]));
     const parts = [true, false].map((trained) =>
       planFlats(
         plan,
@@ -124,7 +157,12 @@ export class FactorLayout {
     };
     return new FactorLayout(
       parts.flatMap(({ flats }) => flats),
-      new Map(wanted.map(({ matrix, a, b }) => [matrix.module, { matrix, a: placeOf(a), b: placeOf(b) }])),
+      new Map(
+        wanted.map(({ matrix, a, b, elements }) => [
+          matrix.module,
+          { matrix, a: a && placeOf(a), b: placeOf(b), elements },
+        ]),
+      ),
     );
   }
 
@@ -135,10 +173,30 @@ export class FactorLayout {
   /** Is any factor of this module trained? */
   trains(module: string): boolean {
     const places = this.places.get(module);
-    return places !== undefined && (places.a.flat.training !== null || places.b.flat.training !== null);
+    const trained = (place: Place | null) => (place?.flat.training ?? null) !== null;
+    return places !== undefined && (trained(places.a) || trained(places.b));
   }
 
-  /** A [r, in] or B [out, r] of a module, or what belongs to it; null where there is none. */
+  /** The tensors that say where the elements of sparse matrices lie. */
+  get elementTensors(): TensorRef[] {
+    return [...this.places.values()].flatMap(({ elements }) =>
+      elements ? [elements.columns, elements.starts, elements.entries] : [],
+    );
+  }
+
+  /** Their contents, which never change. */
+  elementContents(): Map<TensorRef, Uint32Array> {
+    const contents = new Map<TensorRef, Uint32Array>();
+    for (const { matrix, elements } of this.places.values()) {
+      if (!elements || !matrix.sparse) continue;
+      const columns = sparseColumns(matrix.sparse, matrix);
+      const lists = columnLists(columns, matrix.in);
+      contents.set(elements.columns, columns).set(elements.starts, lists.starts).set(elements.entries, lists.entries);
+    }
+    return contents;
+  }
+
+  /** A [r, in] or B [out, r] of a module (the elements [out, r] of a sparse one), or what belongs to it; null where there is none. */
   view(module: string, factor: 'a' | 'b', kind: FactorKind): Tensor | null {
     const place = this.places.get(module)?.[factor];
     if (!place) return null;
@@ -153,7 +211,7 @@ export class FactorLayout {
       const own = factors.get(matrix.module);
       const fits =
         own?.rank === matrix.rank &&
-        own.a.length === matrix.rank * matrix.in &&
+        own.a.length === (places.a ? matrix.rank * matrix.in : 0) &&
         own.b.length === matrix.out * matrix.rank;
       if (!own || !fits) {
         throw new TrainerError(
@@ -162,7 +220,9 @@ export class FactorLayout {
         );
       }
       for (const factor of ['a', 'b'] as const) {
-        const { flat, at } = places[factor];
+        const place = places[factor];
+        if (!place) continue;
+        const { flat, at } = place;
         const tensor = tensorOf(flat, kind);
         if (!tensor) continue;
         const content = contents.get(tensor) ?? new Float32Array(flat.elements);
@@ -177,7 +237,13 @@ export class FactorLayout {
   scatter(kind: FactorKind, contents: ReadonlyMap<TensorRef, Float32Array>): Map<string, LoraFactors> {
     return new Map(
       [...this.places.values()].map(({ matrix, ...places }) => {
-        const read = ({ flat, at, shape: [rows, columns] }: Place): Float32Array => {
+        const read = (place: Place | null): Float32Array => {
+          if (!place) return new Float32Array(0);
+          const {
+            flat,
+            at,
+            shape: [rows, columns],
+          } = place;
           const tensor = tensorOf(flat, kind);
           const content = tensor && contents.get(tensor);
           return content ? content.slice(at, at + rows * columns) : new Float32Array(rows * columns);

@@ -1,6 +1,7 @@
 import { parseModelConfig } from '@weft/formats';
 import { describe, expect, it } from 'vitest';
 import { adaptedMatrices, plainSpec } from '../lora/adapter.ts';
+import { sparseMatrices } from '../lora/sparse.ts';
 import { modelFlops } from './flops.ts';
 
 /** Sizes of a 15 M Llama with as many key heads as query heads unless told otherwise. */
@@ -33,6 +34,14 @@ describe('operations of a step', () => {
     expect(flops.lora).toBe(6 * 256 * 8 * 6 * (4 * (288 + 288) + 3 * (288 + 768)));
     expect(flops.attention).toBe(6 * 6 * 2 * ((256 * 257) / 2) * 288);
     expect(flops.total).toBe(flops.forward + flops.backward + flops.lora + flops.attention);
+  });
+
+  it('count only the elements of sparse matrices', () => {
+    const llama = config();
+    const spec = { density: 0.01, seed: 's', targets: ['q_proj', 'down_proj'] as const };
+    const flops = modelFlops(llama, sparseMatrices(llama, spec), shape);
+    // Three elements of 288 in a row, eight of 768.
+    expect(flops.lora).toBe(6 * 256 * 6 * (288 * 3 + 288 * 8));
   });
 
   it('stop below the lowest trained block, and at the loss where nothing is trained', () => {

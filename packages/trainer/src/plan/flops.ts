@@ -9,7 +9,7 @@ export interface ModelFlops {
   readonly forward: number;
   /** The same with their transposes, which carry the gradient down: 2 · N · P, as far down as anything is trained. */
   readonly backward: number;
-  /** Products with factors: 6 · N · r · (in + out), a third of it forward. */
+  /** Products with factors: 6 · N · r · (in + out), or with sparse matrices: 6 · N · elements. A third of it forward. */
   readonly lora: number;
   /** Q·Kᵀ and P·V, and four such products backward, of the keys each query sees. */
   readonly attention: number;
@@ -49,6 +49,9 @@ export function modelFlops(
   }
   const forward = 2 * tokens * (layers * block + head);
   const backward = 2 * tokens * carrying;
-  const lora = matrices.reduce((sum, { rank, in: columns, out }) => sum + 6 * tokens * rank * (columns + out), 0);
+  const lora = matrices.reduce(
+    (sum, { rank, in: columns, out, sparse }) => sum + 6 * tokens * rank * (sparse ? out : columns + out),
+    0,
+  );
   return { forward, backward, lora, attention, total: forward + backward + lora + attention };
 }

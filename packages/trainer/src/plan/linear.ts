@@ -1,4 +1,5 @@
-// One linear layer of the model: its frozen weight and bias, its LoRA branch in training, frozen side adapters.
+// One linear layer of the model: its frozen weight and bias, its LoRA branch or sparse branch in training, frozen side
+// adapters.
 import {
   dropout,
   linearLoraBackward,
@@ -6,6 +7,8 @@ import {
   loraBackward,
   loraForward,
   matmulNT,
+  sparseBackward,
+  sparseForward,
   type Tensor,
   weightNN,
   weightNT,
@@ -26,6 +29,13 @@ function branchOf(layout: FactorLayout, module: string): Branch | null {
   const a = layout.view(module, 'a', 'params');
   const b = layout.view(module, 'b', 'params');
   return matrix && a && b ? { a, b, rank: matrix.rank, scale: matrix.scale } : null;
+}
+
+/** The elements of a sparse matrix [out, perRow], and where they lie; null where the module's branch is factored. */
+function sparseOf(layout: FactorLayout, module: string) {
+  const places = layout.places.get(module)?.elements;
+  const values = places ? layout.view(module, 'b', 'params') : null;
+  return places && values ? { places, values } : null;
 }
 
 /** Distinguishes the dropout masks of the layers; the same in the forward pass, when recomputed, and in the backward pass. */
@@ -51,8 +61,9 @@ function biasOf(g: GraphBuilder, module: string): Tensor | undefined {
 }
 
 /**
- * y = x·Wᵀ + bias + Σ s·(x·Aᵀ)·Bᵀ over the adapters + residual. Returns x·Aᵀ [N, r] of the adapter in training, which the
- * backward pass wants. Without `y` that is all that is computed.
+ * y = x·Wᵀ + bias + Σ s·(x·Aᵀ)·Bᵀ over the adapters + residual, with x·Sᵀ in the place of a factored branch where one is
+ * sparse. Returns x·Aᵀ [N, r] of the adapter in training, which the backward pass wants (null for a sparse one). Without `y`
+ * that is all that is computed.
  */
 export function linearForward(
   g: GraphBuilder,
@@ -67,6 +78,12 @@ export function linearForward(
   let kept: Tensor | null = null;
   let started = false;
   for (const layout of g.adapters) {
+    const sparse = sparseOf(layout, module);
+    if (sparse && y) {
+      if (!started) g.push(weightNT({ x, w, y }, added));
+      g.push(sparseForward({ x, y, ...sparse }));
+      started = true;
+    }
     const branch = branchOf(layout, module);
     if (!branch || (!y && !isTrained(g, layout))) continue;
     const { a, b, rank, scale } = branch;
@@ -100,6 +117,14 @@ export function linearBackward(
   const w = g.weights.matrix(`${module}.weight`);
   let started = false;
   for (const layout of g.adapters) {
+    const sparse = sparseOf(layout, module);
+    if (sparse) {
+      const dvalues = layout.view(module, 'b', 'grads');
+      if (dx && !started) g.push(weightNN({ dy, w, dx }, { accumulate }));
+      const own = { x, dy, ...sparse, ...(dx ? { dx } : {}), ...(dvalues ? { dvalues } : {}) };
+      g.push(sparseBackward(own, { accumulateValues: true }));
+      started = true;
+    }
     const branch = branchOf(layout, module);
     if (!branch) continue;
     const { a, b, rank, scale } = branch;

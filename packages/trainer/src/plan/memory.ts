@@ -16,7 +16,7 @@ export interface MemoryPlan {
   readonly weights: number;
   /** Everything that lives within a step only: activations, their gradients, a chunk of logits; it shares this memory. */
   readonly activations: number;
-  /** Factors of the adapter, and of frozen ones beside it. */
+  /** Factors of the adapter, or elements of a sparse one and their places, and of frozen ones beside it. */
   readonly adapter: number;
   /** Gradients of the factors. */
   readonly gradients: number;
@@ -54,7 +54,7 @@ export function planMemory(
     training: true,
   });
   const { factors, sides, plan, microBatch, checkpoint, micro, update } = layout;
-  const adapter = sum([factors, ...sides].flatMap((each) => each.tensors('params')));
+  const adapter = sum([factors, ...sides].flatMap((each) => [...each.tensors('params'), ...each.elementTensors]));
   const gradients = sum(factors.tensors('grads'));
   const optimiser = sum(MOMENTS.flatMap((moment) => factors.tensors(moment)));
   const activations = plan.sharedBytes;

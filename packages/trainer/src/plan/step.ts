@@ -120,6 +120,7 @@ export class StepGraph {
       arena.write(arena.get(layout.tensors.sin), sin);
       const ring = new ReadbackRing(gpu, 4 * REPORT_ELEMENTS, READBACK_DEPTH);
       const graph = new StepGraph(model, layout, matrices, { arena, plans, ring });
+      for (const each of [layout.factors, ...layout.sides]) graph.#write(each.elementContents());
       for (const [i, side] of (options.sides ?? []).entries()) graph.loadSide(i, side);
       return graph;
     } catch (error) {

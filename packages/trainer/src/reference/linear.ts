@@ -1,5 +1,6 @@
 // A linear layer with LoRA branches (Hu et al. 2021, eq. 3): y = x·Wᵀ + bias + Σ s·(x·Aᵀ)·Bᵀ. One branch is trained and may
-// drop elements of its input, as PEFT's lora_dropout does; the others are frozen.
+// drop elements of its input, as PEFT's lora_dropout does, or is a sparse matrix in the place of a product; the others are
+// frozen.
 import { at, float64, type Numbers, product, sumOf, times, timesTransposed, transposedTimes } from './numbers.ts';
 
 /** ΔW = scale · B · A. */
@@ -9,6 +10,8 @@ export interface Branch {
   /** [out, rank] */
   readonly b: Numbers;
   readonly scale: number;
+  /** Of a sparse ΔW (SLoRA): `b` [out, perRow] are its elements in these columns, and `a` is empty. */
+  readonly columns?: Numbers;
 }
 
 export interface Linear {
@@ -33,15 +36,28 @@ const scaled = (x: Float64Array, factor: number): Float64Array => x.map((value) 
 
 const rankOf = ({ a }: Branch, width: number): number => a.length / width;
 
+/** A sparse ΔW in full, [out, in]; null for a factored one. */
+function denseOf({ b, columns }: Branch, { weight, in: width }: Linear): Float64Array | null {
+  if (!columns) return null;
+  const dense = new Float64Array(weight.length);
+  for (const k of Array(b.length).keys()) dense[placeOf(k, b, columns, weight.length / width, width)] = at(b, k);
+  return dense;
+}
+
+/** Where element k of a sparse matrix lies in the full one. */
+const placeOf = (k: number, b: Numbers, columns: Numbers, outputs: number, width: number): number =>
+  Math.floor((k * outputs) / b.length) * width + at(columns, k);
+
 /** x [T, in] → y [T, out] */
 export function linear(layer: Linear, x: Float64Array, mask: Mask): Float64Array {
   const { in: width, weight, bias, trained, frozen } = layer;
   const branch = (own: Branch, input: Float64Array) =>
     scaled(timesTransposed(down(input, own, width), float64(own.b), rankOf(own, width)), own.scale);
+  const delta = trained && denseOf(trained, layer);
   const y = sumOf(
     timesTransposed(x, weight, width),
     ...frozen.map((side) => branch(side, x)),
-    ...(trained ? [branch(trained, masked(x, mask))] : []),
+    ...(trained ? [delta ? timesTransposed(x, delta, width) : branch(trained, masked(x, mask))] : []),
   );
   return bias ? y.map((value, i) => value + at(bias, i % bias.length)) : y;
 }
@@ -61,6 +77,13 @@ export function linearGradient(
   const through = (own: Branch) => times(up(own), float64(own.a), rankOf(own, width));
   const dx = sumOf(times(dy, weight, outputs), ...frozen.map(through));
   if (!trained) return { dx, factors: null };
+  const delta = denseOf(trained, layer);
+  if (delta && trained.columns) {
+    const whole = transposedTimes(dy, x, tokens);
+    const { b, columns } = trained;
+    const values = Float64Array.from(b, (_, k) => at(whole, placeOf(k, b, columns, outputs, width)));
+    return { dx: sumOf(dx, times(dy, delta, outputs)), factors: { a: new Float64Array(0), b: values } };
+  }
   const input = masked(x, mask);
   return {
     dx: sumOf(dx, masked(through(trained), mask)),

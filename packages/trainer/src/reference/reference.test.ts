@@ -1,7 +1,7 @@
 // The reference is held to central differences of fourth order: (8(f(h) − f(−h)) − (f(2h) − f(−2h))) / 12h errs by
 // h⁴·f⁽⁵⁾/30 and by rounding, some 1e-16·f/h. With h = 1e-3 that is 1e-12 for losses of a few nats, and gradients of 1e-4
 // and more are told apart to eight digits.
-import { loraTargets, modelTensors } from '@weft/formats';
+import { loraTargets, modelTensors, sparseColumns } from '@weft/formats';
 import { describe, expect, it } from 'vitest';
 import { ADAPTERS, exampleOf, FAMILIES, testAdapter, testExamples, testModel } from '../testing/index.ts';
 import {
@@ -60,6 +60,8 @@ function expectGradients(
   for (const [module, factors] of matrices) {
     for (const factor of ['a', 'b'] as const) {
       const values = factors[factor];
+      // A sparse matrix has no A.
+      if (values.length === 0) continue;
       const ours = gradients.get(module)?.[factor] ?? new Float64Array();
       expect(ours.length).toBe(values.length);
       const sample = Array.from({ length: SAMPLES }, (_, i) => Math.floor(((i + 0.5) * values.length) / SAMPLES));
@@ -134,6 +136,42 @@ describe('frozen side adapters', () => {
     expectGradients(matrices, gradients, () => referenceLoss(withSides, { matrices }, examples));
     const alone = referenceGradients(withSides, null, examples);
     expect(alone.gradients.size).toBe(0);
+  });
+});
+
+describe('a sparse matrix', () => {
+  const { family, model } = familyOf('qwen2-window');
+  const examples = shortRows(family.config.vocabSize);
+  const spec = { density: 0.2, seed: 'places' };
+  const matrices = new Map(
+    loraTargets(family.config).map((target) => {
+      const columns = sparseColumns(spec, target);
+      const b = Float64Array.from(columns, (column, k) => 0.2 * Math.sin(k + column));
+      return [target.module, { a: new Float64Array(0), b, scale: 1, columns }];
+    }),
+  );
+
+  it('has the gradients of the loss', () => {
+    const { loss, gradients } = referenceGradients(model, { matrices }, examples);
+    expect(loss).not.toBe(referenceLoss(model, null, examples));
+    expectGradients(matrices, gradients, () => referenceLoss(model, { matrices }, examples));
+  });
+
+  it('counts in the loss as if it were added to the weights', () => {
+    const added: ReferenceModel = {
+      ...model,
+      weight: (tensor) => {
+        const target = loraTargets(family.config).find(({ module }) => tensor === `${module}.weight`);
+        const w = Float64Array.from(model.weight(tensor));
+        const { b, columns } = matrices.get(target?.module ?? '') ?? { b: [], columns: [] };
+        for (const [k, value] of b.entries()) {
+          const place = Math.floor(k / (b.length / (target?.out ?? 1))) * (target?.in ?? 0) + (columns[k] ?? 0);
+          w[place] = (w[place] ?? Number.NaN) + value;
+        }
+        return w;
+      },
+    };
+    expect(referenceLoss(model, { matrices }, examples)).toBeCloseTo(referenceLoss(added, null, examples), 12);
   });
 });
 

@@ -1,6 +1,6 @@
 // A small coordinator in memory that speaks the protocol truly: every message both ways is checked against its schema,
 // signatures are verified, uploads are hashed. It runs simple rounds; the real one has tests of its own.
-import { sha256Hex, sha256HexOfText, writeSafetensors } from '@weft/formats';
+import { sha256Hex, sha256HexOfText, writeSafetensors, writeSparse } from '@weft/formats';
 import {
   type Ack,
   type BlobReference,
@@ -52,6 +52,10 @@ export function factors(rank: number, fill: number): Uint8Array {
     },
   ]);
 }
+
+/** Elements of a sparse update of the same matrix, more a row than any rank granted here. */
+export const elements = (fill: number): Uint8Array =>
+  writeSparse([{ module: MODULE, out: OUT, in: IN, perRow: 12, values: new Float32Array(OUT * 12).fill(fill) }]);
 
 export interface Sent {
   readonly event: string;
@@ -387,7 +391,12 @@ export class Coordinator {
   async #makeLease(join: Join): Promise<Lease> {
     const { rank } = join.proposal;
     const { settings } = this.run;
-    const start = await this.#serve(factors(this.startRank ?? rank, this.run.version));
+    const sparse =
+      this.run.version < settings.sparseRounds ? { density: settings.sparseDensity, seed: settings.seed } : null;
+    const fill = this.run.version;
+    const start = await this.#serve(
+      sparse && this.startRank === null ? elements(fill) : factors(this.startRank ?? rank, fill),
+    );
     const grant: Grant = { rank, alpha: 2 * rank, rankPattern: {}, alphaPattern: {}, targets: ['q_proj'] };
     const lease: Lease = {
       leaseId: `lease-${++this.#counter}`,
@@ -412,6 +421,7 @@ export class Coordinator {
         momentum: 0,
         pruning: null,
         trainable: 'both',
+        sparse,
         seed: 'seed',
       },
       task: join.data.kind === 'own' ? null : (join.data.task ?? settings.tasks[0] ?? null),

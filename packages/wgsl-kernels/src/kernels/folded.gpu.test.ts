@@ -20,6 +20,7 @@ import { rmsNormBackward, rmsNormForward } from './rms-norm/rms-norm.ts';
 import { rmsNormRopeBackward, rmsNormRopeForward } from './rms-norm-rope/rms-norm-rope.ts';
 import { ropeBackward, ropeForward, ropeQueryKeyForward } from './rope/rope.ts';
 import { sgd, sgdHyper } from './sgd/sgd.ts';
+import { columnLists, sparseBackward, sparseForward } from './sparse-linear/sparse-linear.ts';
 import { swigluBackward, swigluForward } from './swiglu/swiglu.ts';
 
 const random = randomNumbers(11);
@@ -185,6 +186,21 @@ describe('folded dispatches', () => {
     { ...gated, dout: floats(COUNT), dgate: written(COUNT), dup: written(COUNT) },
     swigluBackward,
   );
+
+  const OUTPUTS = 131;
+  const places = Uint32Array.from({ length: 3 * OUTPUTS }, (_, k) => (k % 3) * 8 + (Math.floor(k / 3) % 8));
+  const lists = columnLists(places, D);
+  const sparse = {
+    ...{ x: floats(N, D), values: floats(OUTPUTS, 3), y: changed(floats(N, OUTPUTS)), dx: changed(floats(N, D)) },
+    columns: { shape: [OUTPUTS, 3], data: places },
+    starts: { shape: [D + 1], data: lists.starts },
+    entries: { shape: [3 * OUTPUTS], data: lists.entries },
+    dvalues: written(OUTPUTS, 3),
+  };
+  same('sparse-linear', sparse, ({ y, ...t }) => [
+    ...sparseForward({ ...t, y, places: t }),
+    ...sparseBackward({ ...t, dy: y, places: t }),
+  ]);
 
   it('reach every query beyond 65,535 workgroups of attention', async () => {
     const [rows, each, keys] = [65_537, 64, 5];

@@ -10,5 +10,6 @@ export * from './numbers.ts';
 export * from './rms-norm.ts';
 export * from './rope.ts';
 export * from './sgd.ts';
+export * from './sparse-linear.ts';
 export * from './swiglu.ts';
 export * from './tail-penalty.ts';

@@ -10,6 +10,7 @@ import {
   attentionGradient,
   build,
   crossEntropy,
+  denseOfSparse,
   dropout,
   dropoutMask,
   linearLora,
@@ -22,6 +23,8 @@ import {
   rmsNormGradient,
   rope,
   sgd,
+  sparseLinear,
+  sparseLinearGradient,
   sumOf,
   swiglu,
   swigluGradient,
@@ -133,6 +136,17 @@ describe('reference', () => {
     expectGradient((input) => linearLora({ x, xLora: input, w, a, b, ...sizes }), xLora, dy, apart.dxLora);
     expectGradient((input) => linearLora({ x, xLora, w, a: input, b, ...sizes }), a, dy, apart.da);
     expectGradient((input) => linearLora({ x, xLora, w, a, b: input, ...sizes }), b, dy, apart.db);
+  });
+
+  it('has the gradients of a sparse layer', () => {
+    const layer = { columns: [0, 2, 1, 3, 0, 1, 2, 3, 1, 2], rows: 3, perRow: 2 };
+    const [x, values, dy] = [draw(12), draw(10), draw(15)];
+    const { dx, dvalues } = sparseLinearGradient({ ...layer, x, values }, dy);
+    expectGradient((input) => sparseLinear({ ...layer, x: input, values }), x, dy, dx);
+    expectGradient((input) => sparseLinear({ ...layer, x, values: input }), values, dy, dvalues);
+    expect([...denseOfSparse({ ...layer, values: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10] }, 4)]).toEqual([
+      ...[1, 0, 2, 0, 0, 3, 0, 4, 5, 6, 0, 0, 0, 0, 7, 8, 0, 9, 10, 0],
+    ]);
   });
 
   it('drops by the mask it tells, and scales what it keeps', () => {
