@@ -6,7 +6,8 @@ import { describe, expect, it } from 'vitest';
 import { type EvaluatorEvent, EvaluatorSession } from './evaluator.ts';
 import { generateKeys, identityOf } from './identity.ts';
 import { MemoryStorage, TestTrainer } from './testing/bench.ts';
-import { Coordinator, factors } from './testing/coordinator.ts';
+import { factors } from './testing/blobs.ts';
+import { Coordinator } from './testing/coordinator.ts';
 import { eventually, FakeClock } from './testing/fake-clock.ts';
 
 async function makeEvaluator() {

@@ -3,7 +3,7 @@ import { readSafetensors, writeSafetensors } from '@weft/formats';
 import { describe, expect, it } from 'vitest';
 import { statusLine, totalsLine } from './state.ts';
 import { type Bench, makeBench, NO_LIMITS } from './testing/bench.ts';
-import { elements, factors, MODULE } from './testing/coordinator.ts';
+import { elements, factors, MODULE } from './testing/blobs.ts';
 import { eventually, settle } from './testing/fake-clock.ts';
 
 const events = (bench: Bench) => bench.coordinator.sent.map((message) => message.event);

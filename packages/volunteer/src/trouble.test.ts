@@ -3,7 +3,7 @@ import { PROTOCOL_VERSION, ProtocolError } from '@weft/protocol';
 import { describe, expect, it } from 'vitest';
 import { statusLine } from './state.ts';
 import { type Bench, MemoryStorage, makeBench } from './testing/bench.ts';
-import { factors } from './testing/coordinator.ts';
+import { factors } from './testing/blobs.ts';
 import { eventually, settle } from './testing/fake-clock.ts';
 
 const count = (bench: Bench, event: string) =>

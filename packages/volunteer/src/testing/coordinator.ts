@@ -1,6 +1,6 @@
 // A small coordinator in memory that speaks the protocol truly: every message both ways is checked against its schema,
 // signatures are verified, uploads are hashed. It runs simple rounds; the real one has tests of its own.
-import { sha256Hex, sha256HexOfText, writeSafetensors, writeSparse } from '@weft/formats';
+import { sha256Hex, sha256HexOfText } from '@weft/formats';
 import {
   type Ack,
   type BlobReference,
@@ -29,33 +29,8 @@ import {
 } from '@weft/protocol';
 import { utf8 } from '../bytes.ts';
 import type { Downloads, NoticeName, NoticePayload, RequestName, RequestPayload, RequestReply } from '../ports.ts';
+import { elements, factors } from './blobs.ts';
 import { Wire } from './wire.ts';
-
-export const MODULE = 'model.layers.0.self_attn.q_proj';
-const IN = 6;
-const OUT = 4;
-
-/** Factors of one tiny matrix at `rank`; `fill` tells versions apart. */
-export function factors(rank: number, fill: number): Uint8Array {
-  return writeSafetensors([
-    {
-      name: `base_model.model.${MODULE}.lora_A.weight`,
-      dtype: 'F32',
-      shape: [rank, IN],
-      data: new Float32Array(rank * IN).fill(fill),
-    },
-    {
-      name: `base_model.model.${MODULE}.lora_B.weight`,
-      dtype: 'F32',
-      shape: [OUT, rank],
-      data: new Float32Array(OUT * rank).fill(fill),
-    },
-  ]);
-}
-
-/** Elements of a sparse update of the same matrix, more a row than any rank granted here. */
-export const elements = (fill: number): Uint8Array =>
-  writeSparse([{ module: MODULE, out: OUT, in: IN, perRow: 12, values: new Float32Array(OUT * 12).fill(fill) }]);
 
 export interface Sent {
   readonly event: string;
