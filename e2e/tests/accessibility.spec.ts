@@ -165,7 +165,7 @@ test('the dashboard of a run with rounds, charts and devices', async ({ page }) 
   await expectAccessible(page, 'completed run');
   // Each becomes "Chart" when pressed.
   const table = page.getByRole('button', { name: 'Table', exact: true });
-  for (let left = 3; left > 0; left -= 1) {
+  for (let left = 6; left > 0; left -= 1) {
     await expect(table).toHaveCount(left);
     await table.first().click();
   }
