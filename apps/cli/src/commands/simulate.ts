@@ -35,7 +35,7 @@ export const registerSimulate: Register = (program) => {
     });
     const report = await simulate(parseSimulation(text, path), io);
     if (options.out !== undefined) {
-      const files = new Map(simulationPage(report, `weft simulate ${file}`));
+      const files = new Map(simulationPage(report, `weft simulate ${file} --out ${options.out}`));
       files.set('report.json', `${JSON.stringify(report)}\n`);
       for (const [name, content] of files) await writeOutput(join(options.out, name), content);
     }
