@@ -32,7 +32,10 @@ export async function createRun(
   }
   await expect(form).toBeVisible();
   for (const [label, value] of Object.entries(fields))
-    await form.getByLabel(new RegExp(`^${label}`)).first().fill(value);
+    await form
+      .getByLabel(new RegExp(`^${label}`))
+      .first()
+      .fill(value);
   const group = form.getByRole('group', { name: 'Tasks' });
   for (const box of await group.getByRole('checkbox').all()) await box.uncheck();
   for (const task of tasks) await group.getByRole('checkbox', { name: task }).check();

@@ -66,9 +66,9 @@ export function chartFile(chart: LineChart): string {
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" role="img" aria-label="${escaped(`${chart.title}. ${chart.description}`)}">
 <style>${STYLE}</style>
 <text class="title" x="${PLOT.left}" y="20">${escaped(chart.title)}</text>
-<svg y="${TITLE_HEIGHT}" width="${WIDTH}" height="${HEIGHT}" viewBox="0 0 ${WIDTH} ${HEIGHT}">
+<g transform="translate(0 ${TITLE_HEIGHT})">
 ${drawing(chart)}
-</svg>
+</g>
 ${legend.join('\n')}
 </svg>
 `;
