@@ -11,7 +11,14 @@ import {
   rankSchema,
   sha256Schema,
 } from './primitives.ts';
-import { baseDtypeSchema, optimiserSchema, roundViewSchema, runViewSchema } from './run.ts';
+import {
+  baseDtypeSchema,
+  optimiserSchema,
+  pruningOf,
+  type RunSettings,
+  roundViewSchema,
+  runViewSchema,
+} from './run.ts';
 
 /** A content-addressed file: GET /api/blobs/<sha256>. */
 export const blobReferenceSchema = z.object({ sha256: sha256Schema, bytes: countSchema });
@@ -96,6 +103,27 @@ export const trainingSettingsSchema = z.object({
   seed: z.string(),
 });
 export type TrainingSettings = z.infer<typeof trainingSettingsSchema>;
+
+/** What a run's settings say of training; the rest is the strategy's, the round's and the client's. */
+export const trainingSettingsOf = (
+  settings: RunSettings,
+  rest: Pick<TrainingSettings, 'trainable' | 'sparse' | 'seed'>,
+): TrainingSettings => ({
+  steps: settings.localSteps,
+  batchSize: settings.batchSize,
+  baseDtype: settings.baseDtype,
+  sequenceLength: settings.sequenceLength,
+  learningRate: settings.learningRate,
+  schedule: settings.schedule,
+  warmupSteps: settings.warmupSteps,
+  optimiser: settings.optimiser,
+  momentum: settings.momentum,
+  weightDecay: settings.weightDecay,
+  maxGradNorm: settings.maxGradNorm,
+  // A sparse update has no rank to prune.
+  pruning: rest.sparse ? null : pruningOf(settings),
+  ...rest,
+});
 
 /** Permission to train in one round. Renewed by any message of the client that names it. */
 export const leaseSchema = z.object({

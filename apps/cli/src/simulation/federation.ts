@@ -18,7 +18,7 @@ import {
   zeroUpdate,
 } from '@weft/flexlora';
 import { type LoraFactors, readFactors, writeFactors } from '@weft/formats';
-import { pruningOf, type RunSettings, type TrainingSettings } from '@weft/protocol';
+import { type RunSettings, type TrainingSettings, trainingSettingsOf } from '@weft/protocol';
 import { type AdaptedMatrix, type AdapterSpec, plainSpec } from '@weft/trainer';
 
 /** What a client trains in a round; the blobs are safetensors with PEFT names. */
@@ -162,7 +162,8 @@ export class Federation {
       served.set(rank, of);
       if (trains) {
         const seed = `${settings.seed}/${this.#round}/client ${i + 1}`;
-        const job = { ...of, rows, training: { ...trainingOf(settings, this.#strategy), seed } };
+        const training = trainingSettingsOf(settings, { trainable: this.#strategy.trains, sparse: null, seed });
+        const job = { ...of, rows, training };
         const { update, targetTokens, lastLoss, ...sent } = await this.#options.train(job);
         this.#ranks[i] = sent.rank;
         updates.push({ of, factors: this.#read(update, sent.rank), tokens: targetTokens, loss: lastLoss });
@@ -230,20 +231,3 @@ export class Federation {
     return { module, sigma: report.sigma, p: report.p, discardedTail: report.discardedTail };
   }
 }
-
-const trainingOf = (settings: RunSettings, strategy: Strategy): Omit<TrainingSettings, 'seed'> => ({
-  steps: settings.localSteps,
-  batchSize: settings.batchSize,
-  baseDtype: settings.baseDtype,
-  sequenceLength: settings.sequenceLength,
-  learningRate: settings.learningRate,
-  schedule: settings.schedule,
-  warmupSteps: settings.warmupSteps,
-  optimiser: settings.optimiser,
-  momentum: settings.momentum,
-  weightDecay: settings.weightDecay,
-  maxGradNorm: settings.maxGradNorm,
-  trainable: strategy.trains,
-  pruning: pruningOf(settings),
-  sparse: null,
-});

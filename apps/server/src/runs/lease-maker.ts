@@ -1,7 +1,7 @@
 // Turns a granted place into the lease a client receives: its grant, its training settings, and start weights read out of
 // the version the round starts from. Everything follows from the run and the place, so a restart makes the same lease.
 import { type Side, strategyByName } from '@weft/flexlora';
-import { type BlobReference, type Grant, type Lease, pruningOf } from '@weft/protocol';
+import { type BlobReference, type Grant, type Lease, trainingSettingsOf } from '@weft/protocol';
 import type { LeaseEntry } from '../coordinator/types.ts';
 import type { ReadOutPart } from '../merge/merger.ts';
 import { grantKey, makeGrant, sparseStage, startKey } from './grants.ts';
@@ -36,7 +36,7 @@ export class LeaseMaker {
 
   async make(entry: LeaseEntry, round: number, version: number): Promise<Lease> {
     const { definition, timing } = this.#context;
-    const { settings, runId, runHash, identity } = definition;
+    const { settings, runId, runHash } = definition;
     const grant = this.grantOf(entry.rank);
     return {
       leaseId: entry.leaseId,
@@ -47,23 +47,11 @@ export class LeaseMaker {
       start: await this.start(version, grant),
       side: await this.side(version, grant),
       grant,
-      training: {
-        steps: settings.localSteps,
-        batchSize: settings.batchSize,
-        baseDtype: identity.baseDtype,
-        sequenceLength: identity.sequenceLength,
-        learningRate: settings.learningRate,
-        schedule: settings.schedule,
-        warmupSteps: settings.warmupSteps,
-        optimiser: settings.optimiser,
-        momentum: settings.momentum,
-        weightDecay: settings.weightDecay,
-        maxGradNorm: settings.maxGradNorm,
+      training: trainingSettingsOf(settings, {
         trainable: strategyByName(settings.strategy).trains,
-        pruning: sparseStage(settings, version) ? null : pruningOf(settings),
         sparse: sparseStage(settings, version),
         seed: `${settings.seed}/${round}/${entry.key}`,
-      },
+      }),
       task: entry.own ? null : entry.task,
       leaseMs: timing.leaseMs,
       heartbeatMs: timing.heartbeatMs,
