@@ -95,6 +95,37 @@ describe('cosines', () => {
   });
 });
 
+describe('cosinesWithSum', () => {
+  const updateOf = (rank: number, weight: number) => ({
+    weight,
+    end: randomFactors({ out: 12, in: 9, rank }, 'end', rank),
+    start: randomFactors({ out: 12, in: 9, rank }, 'start', rank),
+  });
+
+  it('is none for all where changes cancel, few or many', () => {
+    for (const count of [2, 40]) {
+      const both = [
+        randomFactors({ out: 12, in: 9, rank: 3 }, 'one'),
+        randomFactors({ out: 12, in: 9, rank: 3 }, 'two'),
+      ];
+      const updates = Array.from({ length: count }, (_, i) => ({
+        weight: 1 / count,
+        end: both[i % 2] as (typeof both)[0],
+        start: both[1 - (i % 2)] as (typeof both)[0],
+      }));
+      expect(cosinesWithSum(agreementOf(updates))).toEqual(new Array(count).fill(null));
+    }
+  });
+
+  it('is −1 for the one who pulls the other way and none for the one who did not move', () => {
+    const moved = updateOf(3, 0.7);
+    const opposite = { weight: 0.2, end: moved.start as typeof moved.end, start: moved.end };
+    const still = { weight: 0.1, end: moved.end, start: moved.end };
+    const cosines = cosinesWithSum(agreementOf([moved, opposite, still]));
+    expect(cosines).toEqual([expect.closeTo(1, 12), expect.closeTo(-1, 12), null]);
+  });
+});
+
 describe('agreementOfElements', () => {
   it('is what agreementOf says of the same changes as factors', () => {
     // A column of one row: B is the elements, A is 1.

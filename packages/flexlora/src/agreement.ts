@@ -31,15 +31,22 @@ export function agreementOf(updates: Iterable<MatrixUpdate>): Agreement {
   const own: number[] = [];
   const withSum: number[] = [];
   let sum = 0;
+  let bound = 0;
   for (const update of updates) {
     const change = stackTerms(changeParts({ ...update, weight: 1, clip: 1 }));
     const product = total ? withTotal(change, total) : 0;
-    own.push(innerProduct(change, change));
+    const square = innerProduct(change, change);
+    own.push(square);
     withSum.push(product);
     sum += coefficientOf(update) * product;
+    bound += Math.abs(coefficientOf(update)) * Math.sqrt(square);
   }
-  return { own, withSum, sum: Math.max(0, sum) };
+  // What changes cancel to within rounding is no sum.
+  return { own, withSum, sum: sum > ROUNDING * bound * bound ? sum : 0 };
 }
+
+/** Of the square of what a sum's terms could add up to. */
+const ROUNDING = 1e-14;
 
 /** What an update counts with in the sum. */
 const coefficientOf = ({ weight, clip = 1 }: Pick<MatrixUpdate, 'weight' | 'clip'>): number => weight * clip;

@@ -193,15 +193,9 @@ describe('a merge of clipped changes', () => {
   });
 
   it('has c·(s·B·A − S) where changes are', () => {
-    const { next, report } = strategyByName('flexlora-carry').mergeMatrix(merge);
+    const { next } = strategyByName('flexlora-carry').mergeMatrix(merge);
     const changes = weights.flatMap((weight, i) => [[weight, clipped(i)] as const, [-weight, served(i)] as const]);
     expect(distance(denseOfState(next), sum([[1, denseOfState(state)], ...changes]))).toBeLessThan(1e-12);
-    // The report has the change as it was sent.
-    const sent = sum([
-      [1, trained(1)],
-      [-1, served(1)],
-    ]);
-    expect(report.changeNorm[1]).toBeCloseTo(norm(sent), 6);
   });
 
   it('has it in every partition of raflora, as for one rank in flexlora', () => {

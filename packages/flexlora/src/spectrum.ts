@@ -1,9 +1,6 @@
-// What a merge is told by: singular values, energy per rank, effective rank, who reaches which direction, and how far the
-// changes of the clients agree.
-import { GrowingSum } from './growing-sum.ts';
-import { type Columns, columns, dot } from './linalg/columns.ts';
-import { addProduct, transposedView, view } from './linalg/product.ts';
-import { innerProduct, joined, nuclearBound, type Stack, stackTerms, type Term } from './stack.ts';
+// What a merge is told by: singular values, energy per rank, effective rank, who reaches which direction. How far the changes
+// of the clients agree is asked for apart (agreement.ts): it costs about as much as the merge.
+import { innerProduct, stackTerms, type Term } from './stack.ts';
 import { type Factors, inHand, type LowRank } from './types.ts';
 
 /** One client's work on one matrix. */
@@ -32,10 +29,6 @@ export interface MatrixReport {
   readonly truncationError: Readonly<Record<number, number>>;
   /** ‖M − next‖ / ‖M‖: what truncation to the stored rank lost. */
   readonly discardedTail: number;
-  /** Cosine of each update's change (its product where no start is known) with the weighted mean change; 0 for no change. */
-  readonly cosineToMean: readonly number[];
-  /** ‖Δ‖ of each update's change, before clipping. */
-  readonly changeNorm: readonly number[];
 }
 
 export function matrixReport(next: LowRank, discarded: number, updates: readonly MatrixUpdate[]): MatrixReport {
@@ -56,7 +49,6 @@ export function matrixReport(next: LowRank, discarded: number, updates: readonly
     p: reach(updates),
     truncationError: Object.fromEntries(ranks.map((rank) => [rank, lost(rank)])),
     discardedTail: Math.sqrt(share(discarded * discarded)),
-    ...changesBesideMean(updates),
   };
 }
 
@@ -120,72 +112,4 @@ export function changeParts(update: MatrixUpdate): Term[] {
 export function normOfSum(terms: readonly Term[]): number {
   const stack = stackTerms(terms);
   return Math.sqrt(Math.max(0, innerProduct(stack, stack)));
-}
-
-/** What a square root of a cancelled sum can still tell from zero, of the square of its nuclear bound. */
-const CANCELLED = 1e-14;
-
-/**
- * The mean change is kept as any sum is, and every change is held against it by itself: no pairs of clients, and beyond the
- * width of the matrix one change at a time, read a second time.
- */
-function changesBesideMean(updates: readonly MatrixUpdate[]): Pick<MatrixReport, 'cosineToMean' | 'changeNorm'> {
-  const [first] = updates;
-  if (!first) return { cosineToMean: [], changeNorm: [] };
-  const sum = new GrowingSum(first.end);
-  let kept: Stack[] = [];
-  let bound = 0;
-  for (const update of updates) {
-    const change = changeOf(update);
-    bound += update.weight * nuclearBound(change);
-    sum.add(scaled(change, update.weight));
-    if (sum.dense) kept = [];
-    else kept.push(change);
-  }
-  const mean: Mean = sum.dense ?? joined(sum.stacks, first.end);
-  const held = updates.map((update, i) => {
-    const change = kept[i] ?? changeOf(update);
-    const own = innerProduct(change, change);
-    return { own, floor: CANCELLED * nuclearBound(change) ** 2, withMean: innerProductWithMean(change, mean) };
-  });
-  const norm = updates.reduce((total, { weight }, i) => total + weight * (held[i]?.withMean ?? 0), 0);
-  return {
-    cosineToMean: held.map(({ own, floor, withMean }) =>
-      own <= floor || norm <= CANCELLED * bound ** 2 ? 0 : Math.max(-1, Math.min(1, withMean / Math.sqrt(own * norm))),
-    ),
-    changeNorm: held.map(({ own, floor }, i) => (own <= floor ? 0 : Math.sqrt(own) / (updates[i]?.clip ?? 1))),
-  };
-}
-
-const changeOf = (update: MatrixUpdate): Stack => stackTerms(changeTerms({ ...update, weight: 1 }));
-
-/** weight · L · Rᵀ; nothing at weight 0. */
-function scaled({ out, in: inner, left, right }: Stack, weight: number): Stack {
-  if (weight === 0) return { out, in: inner, left: columns(out, 0), right: columns(inner, 0) };
-  return {
-    out,
-    in: inner,
-    left: columns(
-      out,
-      left.cols,
-      left.data.map((value) => weight * value),
-    ),
-    right,
-  };
-}
-
-type Mean = Stack | Columns;
-
-/** ⟨L·Rᵀ, mean⟩: (LᵀL') ∘ (RᵀR') summed where the mean is a stack, L ∘ (mean · R) where it is dense. */
-function innerProductWithMean({ left, right }: Stack, mean: Mean): number {
-  if ('data' in mean) {
-    const image = columns(left.rows, left.cols);
-    addProduct(1, view(mean), view(right), view(image));
-    return dot(left.data, 0, image.data, 0, image.data.length);
-  }
-  const ofLeft = columns(left.cols, mean.left.cols);
-  const ofRight = columns(left.cols, mean.left.cols);
-  addProduct(1, transposedView(view(left)), view(mean.left), view(ofLeft));
-  addProduct(1, transposedView(view(right)), view(mean.right), view(ofRight));
-  return dot(ofLeft.data, 0, ofRight.data, 0, ofLeft.data.length);
 }

@@ -31,7 +31,7 @@ export interface SparseValues {
   readonly weight: number;
   /** What its change is multiplied by, in (0, 1]; 1 unless said. */
   readonly clip?: number;
-  /** [out, perRow], row by row. May be an accessor that reads a file: it is asked twice, one client after the other. */
+  /** [out, perRow], row by row. May be an accessor that reads a file: it is asked once, one client after the other. */
   readonly values: Float32Array | Float64Array;
   /** What errors call the client. */
   readonly name?: string;
@@ -89,19 +89,5 @@ export function mergeSparse(merge: SparseMerge): SparseMerged {
   const norm = Math.sqrt(dot(values, 0, values, 0, count));
   const floor = Math.max(out, inner) * Number.EPSILON * norm;
   const { value: next, discarded } = decompose(dense, { maxRank, seed: name, floor });
-  const report = { ...matrixReport(next, discarded, []), cosineToMean: cosinesOf(updates, values, start) };
-  return { values, next, report };
-}
-
-/** Cosine of each client's change with the mean change; 0 for no change. */
-function cosinesOf(updates: readonly SparseValues[], mean: Float64Array, start: Float64Array | null): number[] {
-  const changeOf = (values: Float32Array | Float64Array) =>
-    Float64Array.from(values, (value, k) => value - (start?.[k] ?? 0));
-  const square = (x: Float64Array) => dot(x, 0, x, 0, x.length);
-  const whole = changeOf(mean);
-  return updates.map(({ values }) => {
-    const change = changeOf(values);
-    const length = Math.sqrt(square(change) * square(whole));
-    return length === 0 ? 0 : Math.max(-1, Math.min(1, dot(change, 0, whole, 0, whole.length) / length));
-  });
+  return { values, next, report: matrixReport(next, discarded, []) };
 }

@@ -1,6 +1,8 @@
 // The merge of one matrix, from places in files to factors of the wanted rank. What a merge process is sent and sends back is
 // here too: plain data, so that the work is the same in this process and in another.
 import {
+  agreementOf,
+  cosinesWithSum,
   type Factors,
   isLowRank,
   lowRankOf,
@@ -62,21 +64,27 @@ function factorsOf({ path, file, pair }: StoredPair): Factors {
 /** Holds one update at a time where the route allows it. Throws MergeError, FormatError or CommandError. */
 export function mergeMatrix({ module, strategy: name, rank, global, updates }: MatrixJob): MergedMatrix {
   const strategy: Strategy = strategyByName(name);
+  const changes = updates.map(({ weight, end, start }) => ({
+    name: end.path,
+    weight,
+    end: factorsOf(end),
+    start: start && factorsOf(start),
+  }));
   const { next, report } = strategy.mergeMatrix({
     name: module,
     current: global === null ? null : lowRankOf(factorsOf(global), module),
-    updates: updates.map(({ weight, end, start }) => ({
-      name: end.path,
-      weight,
-      end: factorsOf(end),
-      start: start && factorsOf(start),
-    })),
+    updates: changes,
     maxRank: Number.POSITIVE_INFINITY,
   });
+  const agreement = agreementOf(changes);
   const factors = readOutState(next, { rank, scale: SCALE, seed: `weft/${module}` });
   return {
     factors: { ...factors, module, alpha: SCALE * rank },
-    report: { module, shape: [next.out, next.in], lost: lossOf(next, factors), ...report },
+    report: {
+      ...{ module, shape: [next.out, next.in], lost: lossOf(next, factors), ...report },
+      cosineToMean: cosinesWithSum(agreement).map((cosine) => cosine ?? 0),
+      changeNorm: agreement.own.map(Math.sqrt),
+    },
   };
 }
 

@@ -9,6 +9,10 @@ export interface MergedModule extends MatrixReport {
   readonly shape: readonly [number, number];
   /** ‖M − M_R‖ / ‖M‖ in the Frobenius norm, M_R what is written. */
   readonly lost: number;
+  /** Cosine of each adapter's change (its product where no start is given) with the weighted mean change; 0 for no change. */
+  readonly cosineToMean: readonly number[];
+  /** ‖Δ‖ of each adapter's change. */
+  readonly changeNorm: readonly number[];
 }
 
 export interface MergeReport {
