@@ -1,5 +1,5 @@
 // What is measured: sums of updates of random factors, at the sizes of real models and cohorts.
-import { type Factors, flexlora, sumOfProducts, type Term, UpdateSum } from '../src/index.ts';
+import { agreementOf, type Factors, flexlora, sumOfProducts, type Term, UpdateSum } from '../src/index.ts';
 
 /** Uniform in [−0.5, 0.5), fast rather than good: what is timed is not this. */
 export function uniform(seed: number): () => number {
@@ -82,7 +82,7 @@ export function manyRanks(): number[] {
 }
 
 /**
- * The first `count` of them merged and reported on by `flexlora`, each drawn when it is taken, as a file would be read. The
+ * The first `count` of them merged by `flexlora` and held against their mean, each drawn when it is taken, as a file would be read. The
  * state is kept at the rank that a server keeps for clients of rank 64.
  */
 export function mergeDrawn(count: number, out: number, inner: number): void {
@@ -106,6 +106,7 @@ export function mergeDrawn(count: number, out: number, inner: number): void {
       },
     }));
   flexlora.mergeMatrix({ current: null, updates, maxRank: 4 * 64 });
+  agreementOf(updates);
 }
 
 export const sumTerms = (terms: readonly Term[], maxRank: number) => sumOfProducts(terms, { maxRank });

@@ -81,7 +81,7 @@ export async function thousand(): Promise<Row[]> {
     },
     {
       id: 'thousand/memory',
-      what: `${what}, merged with its report, each read when it is its turn: peak memory over that of the first 250`,
+      what: `${what}, merged and held against their mean, each read when it is its turn: peak memory over that of the first 250`,
       figure: all.peakBytes / quarter.peakBytes,
       unit: '×',
       gate: { sense: 'at most', value: 1.3 },
