@@ -10,6 +10,7 @@ const allowed = {
   'apps/web-client': ['packages/volunteer', 'packages/trainer', 'packages/formats', 'packages/protocol'],
   e2e: ['packages/'],
   bench: ['packages/', 'e2e'],
+  trials: ['packages/', 'apps/server'],
 };
 
 const pure = ['packages/flexlora', 'packages/formats', 'packages/protocol', 'packages/volunteer'];
@@ -24,7 +25,7 @@ module.exports = {
       severity: 'error',
       from: { path: `^${room}/` },
       to: {
-        path: '^(packages|apps|e2e|bench)/',
+        path: '^(packages|apps|e2e|bench|trials)/',
         pathNot: [room, ...targets].map((target) => `^${target}${target.endsWith('/') ? '' : '/'}`),
       },
     })),

@@ -11,6 +11,7 @@ const unitTests = [
   'apps/**/*.test.{ts,tsx}',
   'e2e/fleet/**/*.test.ts',
   'bench/**/*.test.ts',
+  'trials/**/*.test.ts',
   'scripts/**/*.test.ts',
 ];
 const exclude = ['**/node_modules/**', '**/dist/**', ...(long ? [] : ['**/*.long.test.ts'])];

@@ -10,7 +10,7 @@ import { root, stateFolder } from './environment.mjs';
 const workspaces = () =>
   ['packages', 'apps']
     .flatMap((folder) => readdirSync(join(root, folder)).map((name) => join(root, folder, name)))
-    .concat(join(root, 'e2e'), join(root, 'bench'))
+    .concat(join(root, 'e2e'), join(root, 'bench'), join(root, 'trials'))
     .filter((folder) => existsSync(join(folder, 'vite.config.ts')));
 
 function* sourceFiles(folder) {
