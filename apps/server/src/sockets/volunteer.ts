@@ -136,22 +136,22 @@ export function serveVolunteer(socket: Socket, { registry, auth, logger, monoton
       const { run, operator } = asked;
       proved = { ...asked, clientId };
       await socket.join([runRoom(run), clientRoom(run, clientId), ...(operator ? [evaluatorRoom(run)] : [])]);
-      run.connected(clientId, asked.name, !operator);
+      run.volunteers.connected(clientId, asked.name, !operator);
       const open = operator ? run.openEvaluation() : null;
       if (open !== null) socket.emit('evaluation:available', { runId: run.runId, version: open });
       return { clientId, round: run.roundView() };
     },
-    'round:join': (join) => client().run.join(client().clientId, join),
+    'round:join': (join) => client().run.volunteers.join(client().clientId, join),
     'round:leave': () => {
-      client().run.leave(client().clientId);
+      client().run.volunteers.leave(client().clientId);
       return {};
     },
-    'lease:heartbeat': (heartbeat) => client().run.heartbeat(client().clientId, heartbeat),
+    'lease:heartbeat': (heartbeat) => client().run.volunteers.heartbeat(client().clientId, heartbeat),
     'lease:release': ({ leaseId, reason }) => {
-      client().run.release(client().clientId, leaseId, reason);
+      client().run.volunteers.release(client().clientId, leaseId, reason);
       return {};
     },
-    'upload:begin': (begin) => client().run.uploadBegin(client().clientId, begin),
+    'upload:begin': (begin) => client().run.volunteers.uploadBegin(client().clientId, begin),
     'upload:chunk': async ({ leaseId, offset, bytes }) => {
       if (chunks >= CHUNKS_HELD) {
         throw new ProtocolError('rate-limited', `At most ${MAX_CHUNKS_IN_FLIGHT} chunks may wait for their answer.`, {
@@ -160,12 +160,12 @@ export function serveVolunteer(socket: Socket, { registry, auth, logger, monoton
       }
       chunks += 1;
       try {
-        return await client().run.uploadChunk(client().clientId, leaseId, offset, bytes);
+        return await client().run.volunteers.uploadChunk(client().clientId, leaseId, offset, bytes);
       } finally {
         chunks -= 1;
       }
     },
-    'upload:commit': ({ leaseId, sha256 }) => client().run.uploadCommit(client().clientId, leaseId, sha256),
+    'upload:commit': ({ leaseId, sha256 }) => client().run.volunteers.uploadCommit(client().clientId, leaseId, sha256),
     'evaluation:next': async () => ({ job: await evaluator().run.nextEvaluation(client().clientId) }),
     'evaluation:report': ({ jobId, results }) => {
       evaluator().run.reportEvaluation(client().clientId, jobId, results);
@@ -177,10 +177,10 @@ export function serveVolunteer(socket: Socket, { registry, auth, logger, monoton
     rate: new RateLimit(DEFAULT_RATE, monotonic),
     before: (event, payload) => {
       if (event === 'volunteer:hello') checkVersion(payload);
-      proved?.run.sawFrame(proved.clientId);
+      proved?.run.volunteers.sawFrame(proved.clientId);
     },
     onFailure: (event, error) =>
       logger.error({ err: error, event, client: proved?.clientId }, 'a volunteer’s message failed'),
   });
-  socket.on('disconnect', () => proved?.run.disconnected(proved.clientId));
+  socket.on('disconnect', () => proved?.run.volunteers.disconnected(proved.clientId));
 }

@@ -1,0 +1,156 @@
+// What one run's volunteers ask for: a place, more time, a receipt. Checks what the round machine cannot know and hands it
+// the rest as events; what follows from them is the driver's.
+import { randomBytes } from 'node:crypto';
+import {
+  type Heartbeat,
+  type Join,
+  type JoinReply,
+  ProtocolError,
+  type Receipt,
+  type ReleaseReason,
+  type RoundView,
+  type UploadBegin,
+} from '@weft/protocol';
+import { liveLeaseOf } from '../coordinator/derive.ts';
+import type { LeaseEntry } from '../coordinator/types.ts';
+import { Deliveries } from '../ingest/deliveries.ts';
+import { checkJoin, RELEASE_REASONS } from './admission.ts';
+import type { RunContext } from './run-context.ts';
+import type { RunDriver } from './run-driver.ts';
+import { waitingReason } from './views.ts';
+
+export class Participation {
+  readonly #context: RunContext;
+  readonly #driver: RunDriver;
+  readonly #deliveries: Deliveries;
+
+  constructor(context: RunContext, driver: RunDriver) {
+    this.#context = context;
+    this.#driver = driver;
+    this.#deliveries = new Deliveries(context);
+  }
+
+  connected(clientId: string, name: string | null, volunteers: boolean): void {
+    this.#driver.clients.connected(clientId, name, volunteers);
+    this.#driver.dispatch({ type: 'present', count: this.#driver.clients.present() });
+  }
+
+  /** A lease outlives its socket: the volunteer may come back before it runs out. */
+  disconnected(clientId: string): void {
+    if (this.#driver.clients.disconnected(clientId)) {
+      this.#driver.evaluations.release(clientId);
+      this.#driver.dispatch({ type: 'withdraw', clientId });
+    }
+    this.#driver.dispatch({ type: 'present', count: this.#driver.clients.present() });
+  }
+
+  /** Any frame of a client is a sign of life of its lease. */
+  sawFrame(clientId: string): void {
+    this.#driver.clients.seen(clientId);
+    const lease = liveLeaseOf(this.#driver.state, clientId);
+    if (lease) this.#driver.leaseClock.renew(lease.leaseId);
+  }
+
+  async join(clientId: string, join: Join): Promise<JoinReply> {
+    checkJoin(join, this.#context.definition.settings, this.#driver.state);
+    // Who has pruned is granted what it kept: docs/decisions/0008-rank-self-pruning.md.
+    const rank = this.#deliveries.cap(clientId, join.proposal.rank);
+    const own = join.data.kind === 'own';
+    const task = join.data.kind === 'task' ? join.data.task : null;
+    this.#driver.clients.proposed(clientId, join.device, rank);
+    const held = liveLeaseOf(this.#driver.state, clientId);
+    const sameWish = held && held.rank === rank && held.own === own && (task === null || task === held.task);
+    if (!sameWish) {
+      if (held) this.#driver.lost(held.leaseId, RELEASE_REASONS['rank-changed']);
+      const leaseId = randomBytes(12).toString('hex');
+      this.#driver.ask({ leaseId, clientId, key: this.#keyOf(clientId), rank, task, own });
+    }
+    const entry = liveLeaseOf(this.#driver.state, clientId);
+    if (entry) return { status: 'leased', lease: await this.#driver.makeLease(entry) };
+    return {
+      status: 'waiting',
+      reason: waitingReason(this.#driver.state, clientId),
+      // The server tells when a place opens; asking again is for those who missed it, and spread out.
+      retryAfterMs: 10_000 + Math.floor(Math.random() * 10_000),
+      round: this.#driver.roundView(),
+    };
+  }
+
+  /** Keys are random, so an experiment that is to repeat itself goes by the names it gave its clients. */
+  #keyOf(clientId: string): string {
+    return (this.#driver.state.policy.deterministic ? this.#driver.clients.nameOf(clientId) : null) ?? clientId;
+  }
+
+  /** Gives up the wish to train, and the lease if there is one. */
+  leave(clientId: string): void {
+    const lease = liveLeaseOf(this.#driver.state, clientId);
+    if (lease) this.#driver.lost(lease.leaseId, RELEASE_REASONS.stopped);
+    this.#driver.dispatch({ type: 'withdraw', clientId });
+  }
+
+  heartbeat(clientId: string, heartbeat: Heartbeat): { leaseMs: number; round: RoundView } {
+    const entry = this.#entry(clientId, heartbeat.leaseId);
+    const { leaseMs, hiddenLeaseMs } = this.#context.timing;
+    const length = heartbeat.hidden ? hiddenLeaseMs : leaseMs;
+    if (entry.state === 'live') this.#driver.leaseClock.renew(entry.leaseId, length);
+    this.#driver.clients.progressed(clientId, heartbeat.progress);
+    this.#driver.changed();
+    return { leaseMs: length, round: this.#driver.roundView() };
+  }
+
+  release(clientId: string, leaseId: string, reason: ReleaseReason): void {
+    const lease = liveLeaseOf(this.#driver.state, clientId);
+    if (lease?.leaseId === leaseId) this.#driver.lost(leaseId, RELEASE_REASONS[reason]);
+  }
+
+  /** The client's lease of this id in the round in progress, live or delivered; else throws what became of it. */
+  #entry(clientId: string, leaseId: string): LeaseEntry {
+    const entry = this.#driver.state.leases.find((lease) => lease.leaseId === leaseId && lease.clientId === clientId);
+    if (!entry) {
+      throw new ProtocolError(
+        'unknown-lease',
+        `The lease ${leaseId} is not one of this round's for this client; join again.`,
+      );
+    }
+    if (entry.state !== 'dropped') return entry;
+    const open = this.#driver.state.phase === 'selecting' || this.#driver.state.phase === 'training';
+    throw new ProtocolError(
+      open ? 'lease-expired' : 'round-closed',
+      `The lease is no longer valid. ${entry.reason ?? ''} Join again for the next round.`,
+    );
+  }
+
+  async uploadBegin(clientId: string, begin: UploadBegin): Promise<{ offset: number }> {
+    const known = this.#deliveries.known(clientId, begin.leaseId);
+    if (known) return { offset: this.#deliveries.sameAs(known, begin.sha256).bytes };
+    const entry = this.#entry(clientId, begin.leaseId);
+    const lease = await this.#driver.leases.make(entry, this.#driver.state.round, this.#driver.state.version);
+    return { offset: await this.#deliveries.begin(lease, begin) };
+  }
+
+  async uploadChunk(clientId: string, leaseId: string, offset: number, bytes: Uint8Array): Promise<{ offset: number }> {
+    const known = this.#deliveries.known(clientId, leaseId);
+    if (known) return { offset: known.bytes };
+    this.#entry(clientId, leaseId);
+    return { offset: await this.#deliveries.chunk(leaseId, offset, bytes) };
+  }
+
+  async uploadCommit(clientId: string, leaseId: string, sha256: string): Promise<Receipt> {
+    const known = this.#deliveries.known(clientId, leaseId);
+    if (known) return this.#deliveries.sameAs(known, sha256);
+    const entry = this.#entry(clientId, leaseId);
+    const lease = await this.#driver.leases.make(entry, this.#driver.state.round, this.#driver.state.version);
+    const delivery = { lease, clientId, name: this.#driver.clients.nameOf(clientId), own: entry.own };
+    return this.#deliveries.commit(delivery, sha256, {
+      checkOpen: () => void this.#entry(clientId, leaseId),
+      accepted: (receipt, rank) => {
+        this.#driver.leaseClock.end(leaseId);
+        this.#driver.clients.uploaded(clientId, receipt.bytes);
+        const what = lease.training.sparse ? 'of a sparse update' : `at rank ${rank}`;
+        this.#driver.log('info', `${this.#driver.label(clientId)} delivered ${receipt.bytes} bytes ${what}.`);
+        this.#driver.journal.event('uploaded', { clientId, leaseId, bytes: receipt.bytes, rank, sha256 });
+        this.#driver.dispatch({ type: 'uploaded', leaseId });
+      },
+    });
+  }
+}

@@ -1,0 +1,284 @@
+// Drives one run: feeds the round machine with events and time, writes its state down before anybody hears of it, and carries
+// out its effects. What volunteers ask for is participation.ts; transport, timers, merging and files are passed in.
+import type { Lease, LogLine, RoundRecord, RoundView, RunView } from '@weft/protocol';
+import { initialState, step } from '../coordinator/machine.ts';
+import type { Effect, LeaseEntry, MachineEvent, MachineState, Wish } from '../coordinator/types.ts';
+import { messageOf } from '../errors.ts';
+import type { RoundFile } from '../store/run-store.ts';
+import { abandonedAlert } from './alerts.ts';
+import { Archive } from './archive.ts';
+import { Background } from './background.ts';
+import { Clients } from './clients.ts';
+import { Evaluations } from './evaluation.ts';
+import { Journal } from './journal.ts';
+import { LeaseClock } from './lease-clock.ts';
+import { LeaseMaker } from './lease-maker.ts';
+import { policyOf } from './policy.ts';
+import { mergeRound } from './round-merge.ts';
+import type { RunContext, RunListener } from './run-context.ts';
+import { outcomeOf, roundView, runView } from './views.ts';
+
+const PLAIN_WRITE_EVERY_MS = 2_000;
+
+export class RunDriver {
+  readonly runId: string;
+  readonly leaseClock = new LeaseClock();
+  readonly clients: Clients;
+  readonly evaluations: Evaluations;
+  readonly leases: LeaseMaker;
+  readonly journal: Journal;
+  readonly archive: Archive;
+  readonly #context: RunContext;
+  readonly #listeners = new Set<RunListener>();
+  readonly #background: Background;
+  #state: MachineState;
+  #unwrittenMs = 0;
+  /** The client whose lease goes into the answer to its question, not into a notice. */
+  #asking: string | null = null;
+  #closed = false;
+
+  constructor(context: RunContext) {
+    const { definition, store, timing } = context;
+    this.runId = definition.runId;
+    this.#context = context;
+    this.journal = new Journal(store, context.logger.child({ run: this.runId }), context.now);
+    this.#background = new Background((error) => {
+      if (!this.#closed) this.journal.failure(error, 'work of a run failed');
+    });
+    this.clients = new Clients(context.monotonic);
+    this.evaluations = new Evaluations(store, this.runId, definition.settings.tasks, context.monotonic);
+    this.archive = new Archive(store);
+    this.leases = new LeaseMaker(context, (version) => this.archive.globalOf(version));
+    this.#state = store.readState() ?? initialState(policyOf(definition.settings, timing));
+  }
+
+  /** Takes the run up where the server left it: every lease renewed, receipts and commits that the state missed added. */
+  resume(): void {
+    const { store } = this.#context;
+    // Nobody is connected yet; those who waited ask again when they come back.
+    this.#state = { ...this.#state, present: 0, wishes: [] };
+    for (const record of store.readUploads(this.#state.round)) {
+      this.dispatch({ type: 'uploaded', leaseId: record.receipt.leaseId });
+    }
+    const ended = this.archive.of(this.#state.round);
+    if (ended?.global && this.#state.phase === 'merging') {
+      this.#committed(ended);
+    }
+    for (const lease of this.#state.leases) {
+      if (lease.state === 'live') this.leaseClock.start(lease.leaseId, this.#context.timing.leaseMs);
+    }
+    if (this.#state.phase !== 'idle') this.dispatch({ type: 'resumed' });
+  }
+
+  listen(listener: RunListener): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  get state(): MachineState {
+    return this.#state;
+  }
+
+  hasLiveLease(leaseId: string): boolean {
+    return this.#state.leases.some((lease) => lease.leaseId === leaseId && lease.state === 'live');
+  }
+
+  view(): RunView {
+    return runView(this.#context.definition, this.#state, this.#context.manifest.model, this.outcome());
+  }
+
+  roundView(): RoundView {
+    return roundView(this.runId, this.#state, this.clients.present());
+  }
+
+  records(): RoundRecord[] {
+    return this.archive.records((version) => this.evaluations.lossOf(version));
+  }
+
+  outcome(): string | null {
+    return outcomeOf(this.#state, this.records(), this.evaluations.lossOf(0));
+  }
+
+  async makeLease(entry: LeaseEntry): Promise<Lease> {
+    const { round, version } = this.#state;
+    try {
+      const lease = await this.leases.make(entry, round, version);
+      // The time to answer starts when there is something to answer.
+      if (this.hasLiveLease(entry.leaseId)) this.leaseClock.start(entry.leaseId, lease.leaseMs);
+      return lease;
+    } catch (error) {
+      this.log('error', `Start weights of version ${version} could not be made: ${messageOf(error)}`);
+      this.lost(entry.leaseId, 'The server could not make the start weights.');
+      throw error;
+    }
+  }
+
+  /** A volunteer's wish; the lease it may bring goes into the answer to `join`, not into a notice. */
+  ask(wish: Wish): void {
+    this.#asking = wish.clientId;
+    try {
+      this.dispatch({ type: 'wish', wish });
+    } finally {
+      this.#asking = null;
+    }
+  }
+
+  /** The oldest version that waits for an evaluator; null when there is none or the run wants none. */
+  openEvaluation(): number | null {
+    if (!this.#context.definition.settings.evaluate) return null;
+    return this.evaluations.oldestOpen(this.#state.version);
+  }
+
+  /** Lets `ms` of running time pass. */
+  tick(ms: number): void {
+    for (const { leaseId, silentMs } of this.leaseClock.elapse(ms)) {
+      this.lost(leaseId, `The lease ran out: no sign of life for ${Math.round(silentMs / 1000)} s.`);
+    }
+    if (this.#state.remainingMs !== null || this.#state.graceMs !== null) this.dispatch({ type: 'elapsed', ms });
+  }
+
+  lost(leaseId: string, reason: string): void {
+    const entry = this.#state.leases.find((lease) => lease.leaseId === leaseId);
+    this.leaseClock.end(leaseId);
+    if (entry) this.log('warning', `${this.label(entry.clientId)} is out of round ${this.#state.round}. ${reason}`);
+    this.dispatch({ type: 'lost', leaseId, reason });
+  }
+
+  dispatch(event: MachineEvent): void {
+    if (this.#closed) return;
+    const before = this.#state;
+    const { state, effects } = step(before, event);
+    this.#state = state;
+    if (event.type === 'elapsed' && effects.length === 0) {
+      this.#unwrittenMs += event.ms;
+      if (this.#unwrittenMs < PLAIN_WRITE_EVERY_MS) return;
+      this.#context.store.writeState(state, { flush: false });
+      this.#unwrittenMs = 0;
+      return;
+    }
+    // What ended is written before the state that builds on it.
+    for (const effect of effects) if (effect.type === 'abandoned') this.#writeAbandoned(effect.round, effect.reason);
+    this.#context.store.writeState(state, { flush: true });
+    this.#unwrittenMs = 0;
+    for (const effect of effects) this.#carryOut(effect);
+    if (state.run !== before.run || state.version !== before.version) this.runChanged();
+    this.changed();
+  }
+
+  #carryOut(effect: Effect): void {
+    switch (effect.type) {
+      case 'granted': {
+        const { lease } = effect;
+        this.journal.event('granted', { ...lease, round: this.#state.round });
+        if (lease.clientId === this.#asking) break;
+        this.#background.run(async () => {
+          const made = await this.makeLease(lease);
+          if (this.hasLiveLease(lease.leaseId))
+            for (const listener of this.#listeners) listener.granted(lease.clientId, made);
+        });
+        break;
+      }
+      case 'revoked':
+        this.leaseClock.end(effect.leaseId);
+        for (const listener of this.#listeners) listener.revoked(effect.clientId, effect.leaseId, effect.reason);
+        break;
+      case 'phase':
+        this.log(
+          effect.phase === 'abandoned' ? 'warning' : 'info',
+          `Round ${effect.round}: ${effect.phase}.${effect.reason ? ` ${effect.reason}` : ''}`,
+        );
+        this.journal.event('phase', { round: effect.round, phase: effect.phase, reason: effect.reason });
+        if (effect.phase === 'selecting')
+          this.#context.partials.sweep((leaseId) => this.#context.isLiveAnywhere(leaseId));
+        break;
+      case 'merge':
+        this.#background.run(() => this.#merge(effect.round));
+        break;
+      case 'run-ended':
+        this.log('info', this.outcome() ?? effect.run);
+        this.journal.event('run-ended', { run: effect.run });
+        break;
+      case 'abandoned':
+        break;
+    }
+  }
+
+  async #merge(round: number): Promise<void> {
+    const { store } = this.#context;
+    const global = this.archive.globalOf(this.#state.version)?.sha256 ?? null;
+    const outcome = await mergeRound(this.#context, this.#state, store.readUploads(round), global).catch(
+      (error: unknown) => {
+        if (!this.#closed) this.journal.failure(error, `merging round ${round} failed`);
+        return { ok: false as const, reason: `Merging failed: ${messageOf(error)}`, quarantined: [] };
+      },
+    );
+    if (this.#closed || this.#state.phase !== 'merging' || this.#state.round !== round) return;
+    for (const { leaseId, reason } of outcome.quarantined) {
+      const entry = this.#state.leases.find((lease) => lease.leaseId === leaseId);
+      this.log('warning', `An upload of ${this.label(entry?.clientId ?? leaseId)} was quarantined: ${reason}`);
+    }
+    if (!outcome.ok) {
+      this.dispatch({ type: 'merge-failed', round, reason: outcome.reason, quarantined: outcome.quarantined });
+      return;
+    }
+    this.archive.add(outcome.file);
+    this.#committed(outcome.file);
+  }
+
+  /** The commit is on disk: tell everybody, and make the start weights the next round will most likely ask for. */
+  #committed(file: RoundFile): void {
+    const { record } = file;
+    const quarantined = this.#state.leases.flatMap((lease) => {
+      const contribution = record.contributions.find(
+        (item) => item.clientId === lease.clientId && item.quarantined !== null,
+      );
+      return lease.state === 'uploaded' && contribution
+        ? [{ leaseId: lease.leaseId, reason: contribution.quarantined ?? '' }]
+        : [];
+    });
+    this.#context.index.round(this.runId, record);
+    this.journal.event('committed', { record });
+    const ranks = [...new Set(record.contributions.map((item) => item.rank))];
+    this.dispatch({ type: 'merged', round: record.round, quarantined });
+    this.#background.run(async () => {
+      for (const rank of ranks) await this.leases.start(record.version, this.leases.grantOf(rank));
+    });
+    const open = this.openEvaluation();
+    if (open !== null) for (const listener of this.#listeners) listener.evaluationAvailable(open);
+  }
+
+  #writeAbandoned(round: number, reason: string): void {
+    const record = this.archive.abandon(round, this.#state.version, reason, this.#context.now());
+    this.#context.index.round(this.runId, record);
+    this.journal.event('abandoned', { record });
+    this.alert(abandonedAlert(this.records()));
+  }
+
+  alert(text: string | null): void {
+    if (text !== null) this.log('error', text);
+  }
+
+  log(level: LogLine['level'], text: string): void {
+    this.journal.log(level, text);
+    this.changed();
+  }
+
+  label(clientId: string): string {
+    return this.clients.nameOf(clientId) ?? `Volunteer ${clientId.slice(0, 6)}`;
+  }
+
+  changed(): void {
+    for (const listener of this.#listeners) listener.changed();
+  }
+
+  runChanged(): void {
+    for (const listener of this.#listeners) listener.runChanged();
+  }
+
+  /** Takes no more events; resolves when work in progress has ended. */
+  async close(): Promise<void> {
+    if (!this.#closed) this.#context.store.writeState(this.#state, { flush: true });
+    this.#closed = true;
+    await this.#background.ended();
+  }
+}
