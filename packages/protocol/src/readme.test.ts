@@ -58,6 +58,9 @@ function sections(text: string, level: number): Map<string, string> {
   return found;
 }
 
+/** What a client does about each error. */
+const ADVICE = 'What to do about an error';
+
 const chapters = sections(readme, 2);
 const chapter = (name: string): string => chapters.get(name) ?? '';
 
@@ -193,9 +196,15 @@ describe('errors', () => {
   });
 
   it('every code but those of a whole page is named where it can occur', () => {
-    const prose = readme.replace(/^\| `[a-z-]+` *\| [^|]+ \|$/gm, '');
+    const prose = readme.replace(chapter(ADVICE), '').replace(/^\| `[a-z-]+` *\| [^|]+ \|$/gm, '');
     const missing = Object.keys(ERROR_CODES).filter((code) => !prose.includes(`\`${code}\``));
     expect(missing).toEqual(['not-found']);
+  });
+
+  it('says of every code, once, what a client does about it', () => {
+    const cells = [...chapter(ADVICE).matchAll(/^\| (`[^|]+`) *\|/gm)].map((match) => match[1] ?? '');
+    const advised = cells.flatMap((cell) => [...cell.matchAll(/`([a-z-]+)`/g)].map((code) => code[1] ?? ''));
+    expect(advised.sort()).toEqual(Object.keys(ERROR_CODES).sort());
   });
 });
 
