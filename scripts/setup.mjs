@@ -120,6 +120,27 @@ function ensureBrowser() {
   );
 }
 
+/**
+ * Python packages of e2e/foreign-client, for the long tests: installed for root where there is apt-get. Elsewhere its tests are
+ * skipped, and say what to install.
+ */
+function ensurePython() {
+  const needs = JSON.parse(readFileSync(join(root, 'e2e', 'foreign-client', 'requirements.json'), 'utf8'));
+  const asks = ['-c', `import ${needs.modules.join(', ')}`];
+  const candidates = [process.env.WEFT_PYTHON, 'python3', '/usr/bin/python3'].filter(Boolean);
+  const present = () => candidates.some((python) => spawnSync(python, asks, { stdio: 'ignore' }).status === 0);
+  if (present()) return;
+  const apt = packageManagers.find(({ probe }) => probe === 'apt-get');
+  if (systemPackageManager() === apt && process.getuid?.() === 0) {
+    say(`installing the system packages ${needs.debian.join(', ')}`);
+    const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
+    runQuietly('apt-get', ['update'], { env });
+    runQuietly('apt-get', ['install', '-y', ...needs.debian], { env });
+    if (present()) return;
+  }
+  say(`no Python has ${needs.modules.join(', ')}: the foreign client's tests will be skipped`);
+}
+
 function probeGpu(candidate) {
   const env = { ...process.env, ...vulkanEnvironment(candidate) };
   try {
@@ -176,13 +197,14 @@ function prepareEnvironment(needs) {
 
 /**
  * Makes the checkout ready and returns the environment for the processes to start.
- * @param {{ browser?: boolean, gpu?: boolean }} needs what the command to come will use
+ * @param {{ browser?: boolean, gpu?: boolean, python?: boolean }} needs what the command to come will use
  */
 export async function setup(needs = {}) {
   checkNode();
   return await withLock(async () => {
     installDependencies();
     const { browser, vulkan } = prepareEnvironment(needs);
+    if (needs.python) ensurePython();
     const { build } = await import('./build.mjs');
     await build(say);
     return {

@@ -78,7 +78,7 @@ async function suite(name, command, args, env, read) {
 }
 
 await reportingSetupErrors(async () => {
-  const ready = await setup({ browser: true, gpu: true });
+  const ready = await setup({ browser: true, gpu: true, python: long });
   rmSync(reports, { recursive: true, force: true });
   mkdirSync(reports, { recursive: true });
   const env = { ...ready, ...(long ? { WEFT_LONG_TESTS: '1' } : {}) };

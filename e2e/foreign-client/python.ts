@@ -1,18 +1,22 @@
 // The Python that runs the foreign client: the first on this machine that has its packages. Installs nothing (scripts/setup.mjs
 // does, for `npm run test:long`).
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { z } from 'zod';
+
+const requirements = z
+  .object({ modules: z.array(z.string()), debian: z.array(z.string()) })
+  .parse(JSON.parse(readFileSync(join(import.meta.dirname, 'requirements.json'), 'utf8')));
 
 /** What to say where none is found. */
-export const MISSING_PYTHON =
-  'no Python has python-socketio, requests, websocket-client and cryptography; ' +
-  'on Debian: apt-get install python3-socketio python3-requests python3-websocket python3-cryptography';
+export const MISSING_PYTHON = `no Python has ${requirements.modules.join(', ')}; on Debian: apt-get install ${requirements.debian.join(' ')}`;
 
 const CANDIDATES = [process.env.WEFT_PYTHON, 'python3', '/usr/bin/python3'];
 
 /** Command of a Python that can run the client, or null. */
 export function findPython(): string | null {
-  const asks = ['-c', 'import socketio, requests, websocket, cryptography'];
+  const asks = ['-c', `import ${requirements.modules.join(', ')}`];
   const found = CANDIDATES.find((python) => python && spawnSync(python, asks, { stdio: 'ignore' }).status === 0);
   return found ?? null;
 }
