@@ -9,7 +9,7 @@ export interface NewRun {
   readonly ticks?: readonly string[];
 }
 
-export async function signIn(page: Page, server: WeftServer): Promise<void> {
+export async function signIn(page: Page, server: Pick<WeftServer, 'url' | 'token'>): Promise<void> {
   await page.goto(`${server.url}/admin`);
   await page.getByLabel('Admin token').fill(server.token);
   await page.getByRole('button', { name: 'Sign in' }).click();

@@ -17,7 +17,8 @@ export class WeftServer {
   /** As browsers on this machine reach it. */
   url = '';
   readonly token = 'token-of-the-browser-tests-0123456789';
-  readonly #dataDir = mkdtempSync(join(tmpdir(), 'weft-e2e-'));
+  /** What the server keeps; lives until {@link stop}. */
+  readonly dataDir = mkdtempSync(join(tmpdir(), 'weft-e2e-'));
   readonly #choice: ServerChoice;
   #port = 0;
   #child: ChildProcess | null = null;
@@ -33,7 +34,7 @@ export class WeftServer {
   /** Starts on a free port, and after a {@link kill} on the same port and data again. */
   async start(): Promise<void> {
     const { host = '127.0.0.1', model, tasks } = this.#choice;
-    const args = [weft, 'serve', '--json', '--host', host, '--port', String(this.#port), '--data-dir', this.#dataDir];
+    const args = [weft, 'serve', '--json', '--host', host, '--port', String(this.#port), '--data-dir', this.dataDir];
     if (model) args.push('--model', model);
     if (tasks) args.push('--tasks', tasks);
     const env = { ...process.env, WEFT_ADMIN_TOKEN: this.token, WEFT_LOG_LEVEL: 'warn' };
@@ -58,7 +59,7 @@ export class WeftServer {
 
   async stop(): Promise<void> {
     await this.#end('SIGTERM');
-    rmSync(this.#dataDir, { recursive: true, force: true });
+    rmSync(this.dataDir, { recursive: true, force: true });
   }
 
   async #end(signal: NodeJS.Signals): Promise<void> {
