@@ -11,15 +11,20 @@ import { registerJoin } from './commands/join.ts';
 import { registerMerge } from './commands/merge.ts';
 import { registerPreview } from './commands/preview.ts';
 import { registerPull } from './commands/pull.ts';
+import { registerForget, registerWithdraw } from './commands/rights.ts';
 import { registerServe } from './commands/serve.ts';
 import { registerSimulate } from './commands/simulate.ts';
 import { registerTrain } from './commands/train.ts';
+import { registerVerify } from './commands/verify.ts';
 import { createProgram, type Register, run } from './program.ts';
 
 const registers: Register[] = [
   registerDemo,
   registerServe,
   registerJoin,
+  registerVerify,
+  registerWithdraw,
+  registerForget,
   registerFleet,
   registerSimulate,
   registerMerge,

@@ -148,7 +148,9 @@ describe('a message', () => {
   it('before hello is out of order', async () => {
     const stranger = new TestVolunteer(server.url);
     expect((await failure(stranger.join(1))).code).toBe('out-of-order');
-    expect((await failure(stranger.request('volunteer:prove', { signature: 'x' }))).code).toBe('out-of-order');
+    expect((await failure(stranger.request('volunteer:prove', { ...stranger.proof(''), signature: 'x' }))).code).toBe(
+      'out-of-order',
+    );
     stranger.close();
   });
 
@@ -169,17 +171,13 @@ describe('a message', () => {
     const { challenge } = await stranger.request('volunteer:hello', {
       protocolVersion: PROTOCOL_VERSION,
       runId,
-      publicKey: volunteer.publicKey,
       name: null,
       client: { kind: 'load', version: '0' },
       operatorToken: null,
     });
-    expect((await failure(stranger.request('volunteer:prove', { signature: stranger.sign(challenge) }))).code).toBe(
-      'bad-signature',
-    );
-    expect((await failure(stranger.request('volunteer:prove', { signature: volunteer.sign(challenge) }))).code).toBe(
-      'out-of-order',
-    );
+    const foreign = { publicKey: volunteer.publicKey, signature: stranger.sign(challenge) };
+    expect((await failure(stranger.request('volunteer:prove', foreign))).code).toBe('bad-signature');
+    expect((await failure(stranger.request('volunteer:prove', volunteer.proof(challenge)))).code).toBe('out-of-order');
     stranger.close();
   });
 

@@ -7,10 +7,12 @@ import { HEARTBEAT_MS, HIDDEN_LEASE_MS, LEASE_MS, MAX_MESSAGE_BYTES, NAMESPACES 
 import type { FastifyInstance } from 'fastify';
 import { type Logger, pino } from 'pino';
 import { Server as SocketServer } from 'socket.io';
+import { Bans } from './auth/bans.ts';
 import { openAdminAuth } from './auth/token.ts';
 import { ServerError, systemCode } from './errors.ts';
 import { createHttp } from './http/app.ts';
 import { WorkerMerger } from './merge/pool.ts';
+import { openSigner } from './receipts/signer.ts';
 import type { LiveRun } from './runs/live-run.ts';
 import { Registry } from './runs/registry.ts';
 import { serveAdmin, tellAdmins, tellOverview } from './sockets/admin.ts';
@@ -107,6 +109,8 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
       logger,
       now: () => new Date(),
       monotonic,
+      signer: openSigner(dataDir, new Date()),
+      bans: new Bans(dataDir, () => new Date()),
     });
     registry.load();
     closers.push(async () => {

@@ -2,6 +2,7 @@
 // `{ protocolVersion, token }`; every request is acknowledged with an {@link Ack} of the reply named here.
 import { z } from 'zod';
 import { countSchema, idSchema, lossSchema, rankSchema, sha256Schema } from './primitives.ts';
+import { treeHeadSchema } from './receipts.ts';
 import { manifestSchema, roundViewSchema, runSettingsSchema, runViewSchema, taskInfoSchema } from './run.ts';
 import { progressSchema } from './volunteer-messages.ts';
 
@@ -17,6 +18,7 @@ export const clientStateSchema = z.enum([
   'quarantined',
   'dropped',
   'gone',
+  'banned',
 ]);
 export type ClientState = z.infer<typeof clientStateSchema>;
 
@@ -95,6 +97,8 @@ export const roundRecordSchema = z.object({
   /** Held-out loss by task of this version; null until evaluated. */
   heldOutLoss: z.record(z.string(), lossSchema).nullable(),
   spectra: z.array(matrixSpectrumSchema),
+  /** Signed head of the hash tree over its uploads; null when abandoned, and in records of earlier versions. */
+  tree: treeHeadSchema.nullable().default(null),
 });
 export type RoundRecord = z.infer<typeof roundRecordSchema>;
 
@@ -117,6 +121,9 @@ export const runSnapshotSchema = z.object({
 });
 export type RunSnapshot = z.infer<typeof runSnapshotSchema>;
 
+/** The name of those who asked to be forgotten. */
+export const FORGOTTEN_NAME = 'forgotten volunteer';
+
 /** One device's share of a run, over all rounds. */
 export const contributorSchema = z.object({
   clientId: idSchema,
@@ -137,6 +144,26 @@ export const overviewSchema = z.object({
 });
 export type Overview = z.infer<typeof overviewSchema>;
 
+/** Somebody who may not take part in any run of this server. */
+export const banSchema = z.object({
+  clientId: idSchema,
+  name: z.string().nullable(),
+  /** Shown to the one who is banned. */
+  reason: z.string().trim().min(1).max(300),
+  at: z.iso.datetime(),
+  /** Network address that is shut out with the key; null: the key alone. */
+  address: z.string().max(100).nullable(),
+});
+export type Ban = z.infer<typeof banSchema>;
+
+/** `address`: shut out the address the client was last seen at too; refused where none is known. */
+export const banWishSchema = z.object({
+  clientId: idSchema,
+  reason: banSchema.shape.reason,
+  address: z.boolean().default(false),
+});
+export const bansSchema = z.object({ bans: z.array(banSchema) });
+
 const ofRun = z.object({ runId: idSchema });
 
 /** Dashboard → server: payload and reply of every message. */
@@ -148,6 +175,9 @@ export const ADMIN_REQUESTS = {
   'admin:pause': { payload: ofRun, reply: runViewSchema },
   'admin:close-round': { payload: ofRun, reply: runViewSchema },
   'admin:stop': { payload: ofRun, reply: runViewSchema },
+  'admin:bans': { payload: z.object({}), reply: bansSchema },
+  'admin:ban': { payload: banWishSchema, reply: bansSchema },
+  'admin:unban': { payload: z.object({ clientId: idSchema }), reply: bansSchema },
 } as const;
 
 /** Server → dashboard. `run:snapshot` goes to those who watch the run, at most twice a second. */

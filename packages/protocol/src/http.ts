@@ -5,6 +5,10 @@ export const ROUTES = {
   runs: '/api/runs',
   run: (runId: string) => `/api/runs/${runId}`,
   manifest: (runId: string) => `/api/runs/${runId}/manifest`,
+  /** The public key receipts and round records are signed with. */
+  key: '/api/key',
+  /** Proof that a receipt is in the signed record of its round. */
+  proof: (runId: string, receiptId: string) => `/api/runs/${runId}/receipts/${receiptId}/proof`,
   /** Model files, task files and start weights, by content. */
   blob: (sha256: string) => `/api/blobs/${sha256}`,
   /** Needs the admin token (`Authorization: Bearer …`). `file` is one of the PEFT folder's, or `adapter.zip`. Query: rank, version. */

@@ -5,6 +5,7 @@ import { z } from 'zod';
 import {
   ADMIN_NOTICES,
   ADMIN_REQUESTS,
+  banSchema,
   clientRowSchema,
   contributionSchema,
   contributorSchema,
@@ -17,6 +18,8 @@ import {
 import { deviceReportSchema, ownLimitsSchema, rankProposalSchema, rankVerdictSchema } from './device.ts';
 import { ERROR_CODES, wireErrorSchema } from './errors.ts';
 import { ROUTES } from './http.ts';
+import { publicKeySchema, receiptKeySchema } from './keys.ts';
+import { inclusionProofSchema, receiptSchema, treeHeadSchema, uploadOutcomeSchema } from './receipts.ts';
 import {
   manifestFileSchema,
   manifestSchema,
@@ -35,8 +38,6 @@ import {
   grantSchema,
   leaseSchema,
   progressSchema,
-  publicKeySchema,
-  receiptSchema,
   releaseReasonSchema,
   trainingSettingsSchema,
   VOLUNTEER_NOTICES,
@@ -78,6 +79,7 @@ function fieldsOf(schema: z.ZodType): string[] {
 /** Types with a section of their own. */
 const TYPES: Record<string, z.ZodType> = {
   PublicKey: publicKeySchema,
+  ReceiptKey: receiptKeySchema,
   DeviceReport: deviceReportSchema,
   OwnLimits: ownLimitsSchema,
   RankVerdict: rankVerdictSchema,
@@ -89,6 +91,9 @@ const TYPES: Record<string, z.ZodType> = {
   Lease: leaseSchema,
   Progress: progressSchema,
   Receipt: receiptSchema,
+  UploadOutcome: uploadOutcomeSchema,
+  TreeHead: treeHeadSchema,
+  InclusionProof: inclusionProofSchema,
   EvaluationJob: evaluationJobSchema,
   EvaluationResult: evaluationResultSchema,
   RunSettings: runSettingsSchema,
@@ -105,6 +110,7 @@ const TYPES: Record<string, z.ZodType> = {
   LogLine: logLineSchema,
   RunSnapshot: runSnapshotSchema,
   Contributor: contributorSchema,
+  Ban: banSchema,
   Overview: overviewSchema,
 };
 

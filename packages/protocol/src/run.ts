@@ -1,5 +1,6 @@
 // A run: what is trained, by whom, under which rules; and the manifest of files its volunteers need.
 import { z } from 'zod';
+import { receiptKeySchema } from './keys.ts';
 import { countSchema, idSchema, nameSchema, projectionSchema, rankSchema, sha256Schema } from './primitives.ts';
 
 export const strategySchema = z.enum([
@@ -226,6 +227,7 @@ export type RunState = z.infer<typeof runStateSchema>;
 /** A run as everyone may see it. */
 export const runViewSchema = z.object({
   runId: idSchema,
+  createdAt: z.iso.datetime(),
   state: runStateSchema,
   settings: runSettingsSchema,
   model: manifestSchema.shape.model,
@@ -237,6 +239,8 @@ export const runViewSchema = z.object({
   /** Version of the global adapter; 0 before the first commit. One version a committed round. */
   version: countSchema,
   roundsCommitted: countSchema,
+  /** What the server signs this run's receipts with. */
+  receiptKey: receiptKeySchema,
   /** One sentence at the end of a run; null while it goes on. */
   outcome: z.string().nullable(),
 });

@@ -1,7 +1,7 @@
 // The numbers both ends must agree on. `PROTOCOL_VERSION` is checked before anything else is read.
 
 /** Raised by one whenever a message changes in a way an older peer would misread. */
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 
 /** Files of the manifest are hashed, and may be fetched, in pieces of this many bytes. */
 export const PIECE_BYTES = 4 * 1024 * 1024;

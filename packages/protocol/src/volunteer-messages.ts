@@ -2,6 +2,7 @@
 // an {@link Ack} of the reply named here. README.md describes them for implementers in other languages.
 import { z } from 'zod';
 import { deviceReportSchema, rankProposalSchema } from './device.ts';
+import { publicKeySchema } from './keys.ts';
 import {
   countSchema,
   idSchema,
@@ -11,6 +12,7 @@ import {
   rankSchema,
   sha256Schema,
 } from './primitives.ts';
+import { receiptSchema } from './receipts.ts';
 import {
   baseDtypeSchema,
   optimiserSchema,
@@ -24,20 +26,10 @@ import {
 export const blobReferenceSchema = z.object({ sha256: sha256Schema, bytes: countSchema });
 export type BlobReference = z.infer<typeof blobReferenceSchema>;
 
-/** Public half of the volunteer's ECDSA P-256 key. */
-export const publicKeySchema = z.object({
-  kty: z.literal('EC'),
-  crv: z.literal('P-256'),
-  x: z.string().length(43),
-  y: z.string().length(43),
-});
-export type PublicKey = z.infer<typeof publicKeySchema>;
-
 export const helloSchema = z.object({
   protocolVersion: z.int(),
   /** null asks for the server's only open run, or the newest. */
   runId: idSchema.nullable(),
-  publicKey: publicKeySchema,
   /** Name to show on the dashboard; null for none. */
   name: nameSchema.nullable(),
   client: z.object({ kind: z.enum(['page', 'cli', 'load']), version: z.string().max(40) }),
@@ -48,8 +40,11 @@ export type Hello = z.infer<typeof helloSchema>;
 export const helloReplySchema = z.object({ run: runViewSchema, challenge: z.string().max(200) });
 export type HelloReply = z.infer<typeof helloReplySchema>;
 
-/** `signature`: base64url of the P1363 (r‖s) ECDSA-SHA-256 signature of the UTF-8 text `weft:<challenge>`. */
-export const proveSchema = z.object({ signature: z.string().max(200) });
+/**
+ * The key comes only now, when the run is known: a volunteer has one a run, so that its runs cannot be linked by it.
+ * `signature`: base64url of the P1363 (r‖s) ECDSA-SHA-256 signature of the UTF-8 text `weft:<challenge>`.
+ */
+export const proveSchema = z.object({ publicKey: publicKeySchema, signature: z.string().max(200) });
 export const proveReplySchema = z.object({ clientId: idSchema, round: roundViewSchema });
 export type ProveReply = z.infer<typeof proveReplySchema>;
 
@@ -220,20 +215,20 @@ export const uploadChunkSchema = z.object({
 export type UploadChunk = z.infer<typeof uploadChunkSchema>;
 export const uploadCommitSchema = z.object({ leaseId: idSchema, sha256: sha256Schema });
 
-/** The server's word that an upload is on its disk and will be merged or quarantined, never lost. */
-export const receiptSchema = z.object({
-  receiptId: idSchema,
-  runId: idSchema,
-  round: z.int().positive(),
-  clientId: idSchema,
-  leaseId: idSchema,
-  sha256: sha256Schema,
-  bytes: z.int().positive(),
-  targetTokens: z.int().positive(),
-  /** ISO 8601, UTC. */
-  acceptedAt: z.iso.datetime(),
+/** Takes back an upload that no merge has begun with. Its bytes are deleted. */
+export const withdrawSchema = z.object({ receiptId: idSchema });
+export const withdrawReplySchema = z.object({ receiptId: idSchema, withdrawnAt: z.iso.datetime() });
+
+/** What was removed at `volunteer:forget`, and what could not be. */
+export const forgetReplySchema = z.object({
+  /** Uploads that had not been merged, and now never are. */
+  withdrawn: countSchema,
+  /** Uploads whose bytes were deleted, those included. */
+  deleted: countSchema,
+  /** What stays, in sentences for people. */
+  remains: z.array(z.string()),
 });
-export type Receipt = z.infer<typeof receiptSchema>;
+export type ForgetReply = z.infer<typeof forgetReplySchema>;
 
 export const evaluationJobSchema = z.object({
   jobId: idSchema,
@@ -272,6 +267,8 @@ export const VOLUNTEER_REQUESTS = {
   'upload:begin': { payload: uploadBeginSchema, reply: uploadOffsetSchema },
   'upload:chunk': { payload: uploadChunkSchema, reply: uploadOffsetSchema },
   'upload:commit': { payload: uploadCommitSchema, reply: receiptSchema },
+  'upload:withdraw': { payload: withdrawSchema, reply: withdrawReplySchema },
+  'volunteer:forget': { payload: emptySchema, reply: forgetReplySchema },
   'evaluation:next': { payload: emptySchema, reply: z.object({ job: evaluationJobSchema.nullable() }) },
   'evaluation:report': { payload: evaluationReportSchema, reply: emptySchema },
 } as const;

@@ -37,6 +37,7 @@ export class StorageError extends Error {
 
 export type SessionErrorCode =
   | 'identity'
+  | 'receipt'
   | 'run-changed'
   | 'manifest-hash'
   | 'run-hash'

@@ -4,7 +4,7 @@ import { sha256Hex } from '@weft/formats';
 import { ProtocolError } from '@weft/protocol';
 import { describe, expect, it } from 'vitest';
 import { type EvaluatorEvent, EvaluatorSession } from './evaluator.ts';
-import { generateKeys, identityOf } from './identity.ts';
+import { generateKeys, identityOf, sameIdentity } from './identity.ts';
 import { MemoryStorage, TestTrainer } from './testing/bench.ts';
 import { factors } from './testing/blobs.ts';
 import { Coordinator } from './testing/coordinator.ts';
@@ -20,7 +20,7 @@ async function makeEvaluator() {
     downloads: coordinator.downloads,
     storage: new MemoryStorage(),
     trainer,
-    identity: await identityOf(await generateKeys(false)),
+    identities: sameIdentity(await identityOf(await generateKeys(false))),
     clock,
     client: { kind: 'cli', version: 'test' },
     name: null,

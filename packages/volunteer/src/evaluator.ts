@@ -5,7 +5,7 @@ import { ProtocolError } from '@weft/protocol';
 import { Condition } from './clock.ts';
 import { RunFiles } from './files.ts';
 import { Line } from './line.ts';
-import type { Clock, Downloads, Identity, ModelFiles, Storage, Trainer, Transport } from './ports.ts';
+import type { Clock, Downloads, Identities, ModelFiles, Storage, Trainer, Transport } from './ports.ts';
 import { hasEnded } from './words.ts';
 
 export interface EvaluatorOptions {
@@ -13,7 +13,7 @@ export interface EvaluatorOptions {
   readonly downloads: Downloads;
   readonly storage: Storage;
   readonly trainer: Trainer;
-  readonly identity: Identity;
+  readonly identities: Identities;
   readonly clock: Clock;
   readonly client: Hello['client'];
   readonly name: string | null;
@@ -73,7 +73,7 @@ export class EvaluatorSession {
    * what went wrong, or with the signal's reason. Closes transport and trainer in any case.
    */
   async run(signal: AbortSignal): Promise<Evaluation[]> {
-    const { transport, trainer, identity, clock, runId, name, client, operatorToken, random } = this.#options;
+    const { transport, trainer, identities, clock, runId, name, client, operatorToken, random } = this.#options;
     const newsAbout = () => {
       this.#news += 1;
       this.#condition.poke();
@@ -86,7 +86,7 @@ export class EvaluatorSession {
       transport.onNotice('evaluation:available', newsAbout),
     ];
     const line = new Line(
-      { transport, identity, clock, random: random ?? Math.random, hello: { runId, name, client, operatorToken } },
+      { transport, identities, clock, random: random ?? Math.random, hello: { runId, name, client, operatorToken } },
       {
         admitted: ({ run }) => {
           this.#run = run;

@@ -2,7 +2,7 @@
 // host's affair: a tab keeps the unextractable pair in IndexedDB, the command line a JWK in a file.
 import { publicKeySchema } from '@weft/protocol';
 import { base64url, utf8 } from './bytes.ts';
-import type { Identity } from './ports.ts';
+import type { Identities, Identity } from './ports.ts';
 
 const KEY = { name: 'ECDSA', namedCurve: 'P-256' } as const;
 const SIGNATURE = { name: 'ECDSA', hash: 'SHA-256' } as const;
@@ -22,6 +22,9 @@ export async function identityOf(keys: CryptoKeyPair): Promise<Identity> {
     },
   };
 }
+
+/** The same key for every run: for a client that takes part in one only. */
+export const sameIdentity = (identity: Identity): Identities => ({ of: () => Promise.resolve(identity) });
 
 /** The private JWK of an extractable pair, for a file. */
 export function exportKeys(keys: CryptoKeyPair): Promise<JsonWebKey> {

@@ -3,11 +3,11 @@
 import { type Hello, PROTOCOL_VERSION, ProtocolError, type RoundView, type RunView } from '@weft/protocol';
 import { abortable, backoffMs, Condition, sleep } from './clock.ts';
 import { messageOf, SessionError, TransportError } from './errors.ts';
-import type { Clock, Identity, RequestName, RequestPayload, RequestReply, Transport } from './ports.ts';
+import type { Clock, Identities, Identity, RequestName, RequestPayload, RequestReply, Transport } from './ports.ts';
 
 export interface LineOptions {
   readonly transport: Transport;
-  readonly identity: Identity;
+  readonly identities: Identities;
   readonly clock: Clock;
   readonly random: () => number;
   readonly hello: Pick<Hello, 'runId' | 'name' | 'client' | 'operatorToken'>;
@@ -84,7 +84,7 @@ export class Line {
 
   /** Never rejects: failures reach those who wait, as refusal, or the listener. */
   async #shakeHands(connection: number): Promise<void> {
-    const { transport, identity, clock, random, hello } = this.#options;
+    const { transport, clock, random, hello } = this.#options;
     const stale = () => connection !== this.#connection || this.#closing.signal.aborted;
     for (let attempt = 0; !stale(); attempt++) {
       try {
@@ -92,10 +92,11 @@ export class Line {
           ...hello,
           protocolVersion: PROTOCOL_VERSION,
           runId: this.#runId,
-          publicKey: identity.publicKey,
         });
-        const signature = await this.#sign(`weft:${greeting.challenge}`);
-        const { clientId, round } = await transport.request('volunteer:prove', { signature });
+        const identity = await this.#identityFor(greeting.run);
+        const signature = await this.#sign(identity, `weft:${greeting.challenge}`);
+        const proof = { publicKey: identity.publicKey, signature };
+        const { clientId, round } = await transport.request('volunteer:prove', proof);
         if (!stale()) this.#admit({ clientId, round, run: greeting.run });
         return;
       } catch (error) {
@@ -114,9 +115,17 @@ export class Line {
     }
   }
 
-  async #sign(text: string): Promise<string> {
+  async #identityFor(run: RunView): Promise<Identity> {
     try {
-      return await this.#options.identity.sign(text);
+      return await this.#options.identities.of(run);
+    } catch (cause) {
+      throw new SessionError('identity', 'The key of this device for this run could not be opened or made.', { cause });
+    }
+  }
+
+  async #sign(identity: Identity, text: string): Promise<string> {
+    try {
+      return await identity.sign(text);
     } catch (cause) {
       throw new SessionError('identity', 'This device’s key could not sign. Remove the stored key and start again.', {
         cause,

@@ -1,6 +1,6 @@
 // What a session is made from: its ports, and what its owner chose.
 import type { Hello, OwnLimits } from '@weft/protocol';
-import type { Clock, Downloads, Identity, Storage, Trainer, Transport } from './ports.ts';
+import type { Clock, Downloads, Identities, Storage, Trainer, Transport } from './ports.ts';
 
 /** What to train on. Own rows (JSONL text) are used here and never sent. */
 export type SessionData =
@@ -14,7 +14,7 @@ export interface SessionOptions {
   readonly trainer: Trainer;
   /** Opens a trainer on a fresh device after the GPU was lost or full. Without it the session ends there. */
   readonly reopenTrainer?: () => Promise<Trainer>;
-  readonly identity: Identity;
+  readonly identities: Identities;
   readonly clock: Clock;
   readonly client: Hello['client'];
   /** Name to show on the dashboard. */

@@ -61,6 +61,12 @@ export interface Identity {
   sign(text: string): Promise<string>;
 }
 
+/** The keys of a volunteer: one a run, so that its runs cannot be linked by it. */
+export interface Identities {
+  /** The key for a run, made when there is none. `createdAt`: of the run, ISO 8601. */
+  of(run: Pick<RunView, 'runId' | 'createdAt'>): Promise<Identity>;
+}
+
 /** Time, passed in so that tests need not wait. Milliseconds. */
 export interface Clock {
   now(): number;

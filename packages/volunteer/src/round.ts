@@ -178,8 +178,11 @@ async function train(
 
 async function deliver(context: RoundContext, result: TrainingResult): Promise<Receipt> {
   const { line, lease, holder, signal, whenRunning } = context;
+  const { clientId, run } = holder.state;
+  if (!clientId || !run) throw new SessionError('closed', 'The session is not prepared; call prepare() first.');
+  const party = { clientId, runId: run.runId, receiptKey: run.receiptKey };
   const total = result.update.length;
   const onBytes = (bytes: number) => holder.update({ upload: { what: 'the update', bytes, total } });
   enter(context, 'uploading', { upload: { what: 'the update', bytes: 0, total } });
-  return sendUpload({ line, lease, result, signal, whenRunning, onBytes });
+  return sendUpload({ line, lease, result, party, signal, whenRunning, onBytes });
 }

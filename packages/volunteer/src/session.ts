@@ -2,7 +2,7 @@
 // what an error means; the handshake (line.ts), files, queue, leases, rounds and uploads are rooms of their own. Everything
 // that touches the outside is passed in (ports.ts).
 import { parseDataLines } from '@weft/formats';
-import type { DataChoice, Lease, OwnLimits, Receipt, ReleaseReason, RoundView } from '@weft/protocol';
+import type { DataChoice, ForgetReply, Lease, OwnLimits, Receipt, ReleaseReason, RoundView } from '@weft/protocol';
 import { ProtocolError } from '@weft/protocol';
 import { abortable, Condition, sleep } from './clock.ts';
 import { Device } from './device.ts';
@@ -21,6 +21,7 @@ import {
   type SessionState,
   StateHolder,
   type StateListener,
+  withoutReceipt,
   withReceipt,
 } from './state.ts';
 import { hasEnded, stoppedSentence, waitingSentence } from './words.ts';
@@ -157,6 +158,22 @@ export class VolunteerSession {
     this.#condition.poke();
   }
 
+  /** Takes back an upload that is not merged yet. Rejects with the server's refusal, such as 'already-merged'. */
+  async withdraw(receiptId: string): Promise<void> {
+    await this.#line().request('upload:withdraw', { receiptId }, this.#closing.signal);
+    this.#holder.update(withoutReceipt(this.state, receiptId));
+  }
+
+  /** Stops, and has the server forget this key in this run. What the host keeps is the host's to delete. */
+  async forget(): Promise<ForgetReply> {
+    await this.stop();
+    await Promise.allSettled([this.#working]);
+    const reply = await this.#line().request('volunteer:forget', {}, this.#closing.signal);
+    const { totals, receipts } = initialState(this.state.ownLimits, this.state.data);
+    this.#holder.update({ totals, receipts, losses: [], note: null });
+    return reply;
+  }
+
   /** To be called when the tab is hidden or shown: tells the server at once, which sets the lease's length by it. */
   visibilityChanged(): void {
     this.#keeper?.beat();
@@ -215,10 +232,10 @@ export class VolunteerSession {
     if (this.#currentLine && !this.#currentLine.isRefused) return this.#currentLine;
     this.#currentLine?.close();
     if (this.#unsubscribe.length === 0) this.#listen();
-    const { transport, identity, clock, runId, name, client, operatorToken } = this.#options;
+    const { transport, identities, clock, runId, name, client, operatorToken } = this.#options;
     const hello = { runId: this.state.run?.runId ?? runId, name, client, operatorToken: operatorToken ?? null };
     this.#currentLine = new Line(
-      { transport, identity, clock, random: this.#random, hello },
+      { transport, identities, clock, random: this.#random, hello },
       { admitted: (admission) => this.#admitted(admission), interrupted: (error) => this.#interrupted(error) },
     );
     return this.#currentLine;

@@ -151,6 +151,21 @@ export function withReceipt({ totals, receipts }: SessionState, receipt: Receipt
   };
 }
 
+/** The upload of this receipt was taken back. */
+export function withoutReceipt({ totals, receipts }: SessionState, receiptId: string) {
+  const receipt = receipts.find((each) => each.receiptId === receiptId);
+  if (!receipt) return {};
+  return {
+    receipts: receipts.filter((each) => each !== receipt),
+    totals: {
+      rounds: totals.rounds - 1,
+      targetTokens: totals.targetTokens - receipt.targetTokens,
+      uploadBytes: totals.uploadBytes - receipt.bytes,
+    },
+    note: `Your update of round ${receipt.round} was taken back; the server has deleted it.`,
+  };
+}
+
 export type StateListener = (state: SessionState) => void;
 
 /** Stages in which there is something to pause. */

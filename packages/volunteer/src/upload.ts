@@ -7,15 +7,19 @@ import {
   MAX_CHUNKS_IN_FLIGHT,
   ProtocolError,
   type Receipt,
+  type ReceiptKey,
   type UploadBegin,
 } from '@weft/protocol';
 import type { Line } from './line.ts';
 import type { TrainingResult } from './ports.ts';
+import { checkReceipt } from './receipt.ts';
 
 export interface UploadOptions {
   readonly line: Line;
   readonly lease: Lease;
   readonly result: TrainingResult;
+  /** Who the receipt must be for, and signed by. */
+  readonly party: { readonly clientId: string; readonly runId: string; readonly receiptKey: ReceiptKey };
   readonly signal: AbortSignal;
   whenRunning(): Promise<void>;
   /** Bytes the server has acknowledged. */
@@ -50,7 +54,7 @@ export async function announce(lease: Lease, result: TrainingResult): Promise<Up
 
 /** Delivers the update; resolves with the receipt. Rejects with the server's ProtocolError, or the signal's reason. */
 export async function sendUpload(options: UploadOptions): Promise<Receipt> {
-  const { line, lease, result, signal, onBytes } = options;
+  const { line, lease, result, signal, onBytes, party } = options;
   const begin = await announce(lease, result);
   let restarts = 0;
   let attempt = 0;
@@ -67,7 +71,9 @@ export async function sendUpload(options: UploadOptions): Promise<Receipt> {
         }
         onBytes(acknowledged);
       });
-      return await line.once('upload:commit', { leaseId: lease.leaseId, sha256: begin.sha256 }, signal);
+      const receipt = await line.once('upload:commit', { leaseId: lease.leaseId, sha256: begin.sha256 }, signal);
+      await checkReceipt(receipt, begin, party);
+      return receipt;
     } catch (error) {
       signal.throwIfAborted();
       if (asksForBegin(error) && restarts < MOST_RESTARTS) restarts += 1;

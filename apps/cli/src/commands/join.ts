@@ -5,6 +5,7 @@ import { idSchema, nameSchema, type OwnLimits } from '@weft/protocol';
 import {
   EvaluatorSession,
   formatBytes,
+  messageOf,
   type SessionData,
   type SessionState,
   statusLine,
@@ -14,6 +15,7 @@ import {
 import { action, CommandError, type Io, numberOption, table, UsageError } from '../command.ts';
 import { narrate, narrateEvaluator } from '../node-volunteer/narrate.ts';
 import { CLIENT, openNodePorts, openNodeTrainer } from '../node-volunteer/ports.ts';
+import { keepReceipt } from '../node-volunteer/receipt-folder.ts';
 import { parseServerAddress } from '../node-volunteer/server-address.ts';
 import { defaultStateFolder } from '../node-volunteer/state-folder.ts';
 import type { Register } from '../program.ts';
@@ -143,7 +145,13 @@ export async function volunteer(url: string, options: JoinOptions, io: Io): Prom
   const unsubscribe = session.subscribe((after) => {
     for (const line of narrate(before, after)) io.note(line);
     const receipt = after.receipts[before.receipts.length];
-    if (receipt) {
+    if (receipt && after.run) {
+      const kept = { receipt, key: after.run.receiptKey, server: address.origin };
+      try {
+        keepReceipt(options.stateDir ?? defaultStateFolder(), kept);
+      } catch (error) {
+        io.note(`The receipt could not be kept (${messageOf(error)}). Here it is: ${JSON.stringify(kept)}`);
+      }
       delivered.push({
         round: receipt.round,
         rank: after.lease?.grant.rank ?? 0,

@@ -5,7 +5,7 @@ import {
   type Clock,
   type Downloads,
   httpDownloads,
-  type Identity,
+  type Identities,
   type Storage,
   socketTransport,
   systemClock,
@@ -28,7 +28,7 @@ export interface NodePorts {
   readonly transport: Transport;
   readonly downloads: Downloads;
   readonly storage: Storage;
-  readonly identity: Identity;
+  readonly identities: Identities;
   readonly trainer: Trainer;
   readonly clock: Clock;
   /** Frees the folder; transport and trainer are closed by the session. */
@@ -46,7 +46,7 @@ export interface NodePortOptions {
 /** Opens everything a session needs. What was opened before a failure is closed again. */
 export async function openNodePorts(options: NodePortOptions): Promise<NodePorts> {
   const { origin, stateDir, role, onInvalidNotice } = options;
-  const folder = await openStateFolder(stateDir, role);
+  const folder = openStateFolder(stateDir, role);
   try {
     const trainer = await openNodeTrainer();
     const clock = systemClock();
@@ -58,7 +58,7 @@ export async function openNodePorts(options: NodePortOptions): Promise<NodePorts
       transport: socketTransport(socket, { clock, onInvalidNotice }),
       downloads: httpDownloads(origin),
       storage: fileStorage(folder.path),
-      identity: folder.identity,
+      identities: folder.identities,
       trainer,
       clock,
       release: () => folder.close(),

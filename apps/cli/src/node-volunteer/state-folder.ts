@@ -1,16 +1,18 @@
-// A volunteer's folder on disk: its key, the pieces it has downloaded, and a lock, because one key is one volunteer.
+// A volunteer's folder on disk: its keys, its receipts, the pieces it has downloaded, and a lock, because one key is one
+// volunteer.
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { exportKeys, generateKeys, type Identity, identityOf, importKeys } from '@weft/volunteer';
+import type { Identities } from '@weft/volunteer';
 import { CommandError } from '../command.ts';
+import { openIdentities } from './keys.ts';
 
 /** Volunteers and evaluators of one folder have keys of their own and share the downloaded files. */
 export type Role = 'volunteer' | 'evaluator';
 
 export interface StateFolder {
   readonly path: string;
-  readonly identity: Identity;
+  readonly identities: Identities;
   /** Lets the next one in. */
   close(): void;
 }
@@ -24,10 +26,10 @@ const systemCode = (error: unknown): string | undefined =>
   error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
 
 /**
- * Opens the folder, making it and its key on the first visit. Throws CommandError 'state-in-use' while another process has
- * it, 'state-damaged' for a key that cannot be read, 'state-unusable' for a folder that cannot be written.
+ * Opens the folder, making it on the first visit. Throws CommandError 'state-in-use' while another process has it,
+ * 'state-unusable' for a folder that cannot be written. A key that cannot be read is told of when its run asks for it.
  */
-export async function openStateFolder(path: string, role: Role): Promise<StateFolder> {
+export function openStateFolder(path: string, role: Role): StateFolder {
   const folder = resolve(path);
   try {
     mkdirSync(folder, { recursive: true });
@@ -38,7 +40,7 @@ export async function openStateFolder(path: string, role: Role): Promise<StateFo
   }
   const unlock = lock(folder, role);
   try {
-    return { path: folder, identity: await openIdentity(join(folder, `${role}-key.json`)), close: unlock };
+    return { path: folder, identities: openIdentities(folder, role, new Date()), close: unlock };
   } catch (error) {
     unlock();
     throw error;
@@ -91,25 +93,3 @@ function isAlive(pid: number): boolean {
     return systemCode(error) === 'EPERM';
   }
 }
-
-async function openIdentity(file: string): Promise<Identity> {
-  let text: string;
-  try {
-    text = readFileSync(file, 'utf8');
-  } catch (cause) {
-    if (systemCode(cause) !== 'ENOENT') throw damaged(file, cause);
-    const keys = await generateKeys(true);
-    writeFileSync(file, `${JSON.stringify(await exportKeys(keys))}\n`, { mode: 0o600 });
-    return identityOf(keys);
-  }
-  try {
-    return await identityOf(await importKeys(JSON.parse(text) as JsonWebKey));
-  } catch (cause) {
-    throw damaged(file, cause);
-  }
-}
-
-const damaged = (file: string, cause: unknown): CommandError =>
-  new CommandError('state-damaged', `${file} holds no readable key. Remove it to take part under a new one.`, {
-    cause,
-  });

@@ -1,4 +1,5 @@
-// Who a volunteer is: the holder of an ECDSA P-256 key. The id is a hash of the public half, so it needs no register.
+// Who a volunteer is: the holder of an ECDSA P-256 key, one a run. The id is a hash of the public half, so it needs no
+// register, and tells nothing of the same device in another run.
 import { createHash, createPublicKey, randomBytes, verify } from 'node:crypto';
 import { canonicalJson, ProtocolError, type PublicKey } from '@weft/protocol';
 

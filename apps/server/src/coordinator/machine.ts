@@ -95,6 +95,16 @@ class Draft {
       case 'uploaded':
         this.#uploaded(event.leaseId);
         break;
+      case 'withdrawn':
+        this.#withdrawn(event.leaseId, event.reason);
+        break;
+      case 'forgotten':
+        this.#set({
+          leases: this.state.leases.map((lease) =>
+            lease.clientId === event.clientId ? { ...lease, clientId: event.pseudonym, key: event.pseudonym } : lease,
+          ),
+        });
+        break;
       case 'merged':
         this.#merged(event.round, event.quarantined);
         break;
@@ -305,6 +315,14 @@ class Draft {
     this.#mark(leaseId, 'uploaded', null);
     if (this.state.phase === 'selecting') this.#checkSelection();
     else this.#checkTraining();
+  }
+
+  /** Its place is open again, also to the volunteer who took the upload back. */
+  #withdrawn(leaseId: string, reason: string): void {
+    const lease = this.state.leases.find((entry) => entry.leaseId === leaseId);
+    if (lease?.state !== 'uploaded' || !isOpen(this.state.phase)) return;
+    this.#mark(leaseId, 'dropped', reason);
+    this.#fill();
   }
 
   #closeRound(): void {

@@ -89,6 +89,10 @@ export type MachineEvent =
   | { readonly type: 'lost'; readonly leaseId: string; readonly reason: string }
   /** The receipt of this lease's upload is on disk. */
   | { readonly type: 'uploaded'; readonly leaseId: string }
+  /** Its volunteer has taken an upload back, or it may no longer count. */
+  | { readonly type: 'withdrawn'; readonly leaseId: string; readonly reason: string }
+  /** A volunteer asked to be forgotten: its leases go on under another id. */
+  | { readonly type: 'forgotten'; readonly clientId: string; readonly pseudonym: string }
   /** The commit of this round is on disk. */
   | { readonly type: 'merged'; readonly round: number; readonly quarantined: readonly Quarantine[] }
   | {

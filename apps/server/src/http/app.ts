@@ -31,12 +31,15 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   'bad-message': 400,
   'unknown-run': 404,
   'not-found': 404,
+  'unknown-receipt': 404,
+  'no-proof': 409,
   'rate-limited': 429,
   'storage-full': 507,
   internal: 500,
 };
 
 const runParams = z.object({ runId: idSchema });
+const proofParams = runParams.extend({ receiptId: idSchema });
 const adapterParams = z.object({ runId: idSchema, file: z.enum([...ADAPTER_FILES, 'adapter.zip']) });
 const adapterQuery = z.object({
   rank: z.coerce.number().int().positive().optional(),
@@ -123,6 +126,11 @@ function addRuns(app: FastifyInstance, { registry }: HttpDeps): void {
   const params = (request: FastifyRequest) => parseMessage(runParams, request.params, 'address');
   app.get(ROUTES.runs, () => ({ runs: registry.all().map((run) => run.view()) }));
   app.get(ROUTES.run(':runId'), (request) => registry.get(params(request).runId).view());
+  app.get(ROUTES.key, () => registry.signer.key);
+  app.get(ROUTES.proof(':runId', ':receiptId'), (request) => {
+    const { runId, receiptId } = parseMessage(proofParams, request.params, 'address');
+    return registry.get(runId).rights.proof(receiptId);
+  });
   app.get(ROUTES.manifest(':runId'), (request) => registry.get(params(request).runId).manifest());
   app.get(ROUTES.blob(':sha256'), async (request, reply) => {
     const { sha256 } = parseMessage(z.object({ sha256: sha256Schema }), request.params, 'address');

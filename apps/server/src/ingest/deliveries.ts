@@ -32,14 +32,25 @@ export class Deliveries {
   readonly #context: RunContext;
   readonly #receipts = new Map<string, Receipt>();
   readonly #pruned: PrunedRanks;
-  readonly #committing = new Map<string, { sha256: string; receipt: Promise<Receipt> }>();
+  readonly #committing = new Map<string, { sha256: string; clientId: string; receipt: Promise<Receipt> }>();
 
   constructor(context: RunContext) {
     this.#context = context;
     this.#pruned = new PrunedRanks(context.store, pruningOf(context.definition.settings) !== null);
     for (const round of context.store.uploadRounds().slice(-ROUNDS_REMEMBERED)) {
-      for (const { receipt } of context.store.readUploads(round)) this.#receipts.set(receipt.leaseId, receipt);
+      for (const record of context.store.readUploads(round)) {
+        if (record.withdrawn === null) this.#receipts.set(record.receipt.leaseId, this.#signed(record));
+      }
     }
+  }
+
+  /** The receipt; one of a server that did not sign yet is signed first. */
+  #signed(record: UploadRecord): Receipt {
+    if (record.receipt.signature !== '') return record.receipt;
+    const { keyId: _none, signature: _empty, ...fields } = record.receipt;
+    const receipt = this.#context.signer.signReceipt(fields);
+    this.#context.store.writeUpload({ ...record, receipt });
+    return receipt;
   }
 
   #remember(receipt: Receipt): void {
@@ -53,6 +64,39 @@ export class Deliveries {
   known(clientId: string, leaseId: string): Receipt | null {
     const receipt = this.#receipts.get(leaseId);
     return receipt?.clientId === clientId ? receipt : null;
+  }
+
+  /** A receipt of the latest rounds by its id; with `clientId`, only one of this client. */
+  find(clientId: string | null, receiptId: string): Receipt | null {
+    for (const receipt of this.#receipts.values()) {
+      if (receipt.receiptId === receiptId && (clientId === null || receipt.clientId === clientId)) return receipt;
+    }
+    return null;
+  }
+
+  /** The upload of this lease was taken back. */
+  drop(leaseId: string): void {
+    this.#receipts.delete(leaseId);
+  }
+
+  forget(clientId: string): void {
+    for (const { leaseId, clientId: owner } of this.#receipts.values()) {
+      if (owner === clientId) this.#receipts.delete(leaseId);
+    }
+    this.#pruned.forget(clientId);
+  }
+
+  /** Whether an upload of this client is being checked now. */
+  isCommitting(clientId: string): boolean {
+    return [...this.#committing.values()].some((commit) => commit.clientId === clientId);
+  }
+
+  /** Whether a lease other than this one has delivered, or delivers now, these very bytes. */
+  holds(sha256: string, leaseId: string): boolean {
+    const others = [...this.#receipts.values()].some(
+      (receipt) => receipt.sha256 === sha256 && receipt.leaseId !== leaseId,
+    );
+    return others || [...this.#committing].some(([other, commit]) => other !== leaseId && commit.sha256 === sha256);
   }
 
   /** Rank that may be granted to a client which asks for `rank`: no more than pruning has left it. */
@@ -85,7 +129,7 @@ export class Deliveries {
     if (committing?.sha256 === sha256) return committing.receipt;
     const before = committing?.receipt.catch(() => null) ?? Promise.resolve(null);
     const receipt = before.then((first) => first ?? this.#commit(delivery, sha256, lease));
-    const entry = { sha256, receipt };
+    const entry = { sha256, clientId: delivery.clientId, receipt };
     this.#committing.set(leaseId, entry);
     return receipt
       .finally(() => {
@@ -95,7 +139,7 @@ export class Deliveries {
   }
 
   async #commit(delivery: Delivery, sha256: string, hooks: LeaseHooks): Promise<Receipt> {
-    const { partials, uploads, blobs, matrices, store, now, index, definition } = this.#context;
+    const { partials, uploads, blobs, matrices, store, now, index, definition, signer } = this.#context;
     const { lease, clientId, name, own } = delivery;
     const { begin, bytes } = await partials.whole(lease.leaseId);
     const sent = begin.rank === lease.grant.rank ? lease.grant : makeGrant(definition.settings, matrices, begin.rank);
@@ -116,7 +160,7 @@ export class Deliveries {
     await partials.keep(lease.leaseId, (file) => void uploads.adopt(file, sha256));
     hooks.checkOpen();
     // From here on nothing waits, so the round cannot end between the receipt and its counting.
-    const receipt: Receipt = {
+    const receipt = signer.signReceipt({
       receiptId: randomBytes(12).toString('hex'),
       runId: lease.runId,
       round: lease.round,
@@ -126,7 +170,7 @@ export class Deliveries {
       bytes: bytes.length,
       targetTokens: begin.targetTokens,
       acceptedAt: now().toISOString(),
-    };
+    });
     const record: UploadRecord = {
       receipt,
       begin,
@@ -137,6 +181,7 @@ export class Deliveries {
       task: lease.task,
       own,
       startVersion: lease.startVersion,
+      withdrawn: null,
     };
     store.writeUpload(record);
     this.#pruned.note(record);

@@ -54,8 +54,9 @@ export class Archive {
       trainLoss: null,
       heldOutLoss: null,
       spectra: [],
+      tree: null,
     };
-    this.add({ record, global: null });
+    this.add({ record, global: null, leaves: [] });
     return record;
   }
 }

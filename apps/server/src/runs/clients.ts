@@ -70,6 +70,15 @@ export class Clients {
     return [...this.#clients.values()].filter((client) => client.sockets > 0 && client.volunteers).length;
   }
 
+  /** A volunteer that asked to be forgotten. */
+  remove(clientId: string): void {
+    this.#clients.delete(clientId);
+  }
+
+  has(clientId: string): boolean {
+    return this.#clients.has(clientId);
+  }
+
   nameOf(clientId: string): string | null {
     return this.#clients.get(clientId)?.name ?? null;
   }

@@ -10,7 +10,7 @@ export class Journal {
   readonly #store: RunStore;
   readonly #logger: Logger;
   readonly #now: () => Date;
-  readonly #lines: LogLine[] = [];
+  #lines: LogLine[] = [];
 
   constructor(store: RunStore, logger: Logger, now: () => Date) {
     this.#store = store;
@@ -37,6 +37,12 @@ export class Journal {
     } catch (error) {
       this.#logger.error({ err: error }, 'events.jsonl misses an event');
     }
+  }
+
+  /** Takes somebody out of the story; durable when this returns. */
+  rewrite(change: { line(line: string): string; text(text: string): string }): void {
+    this.#store.rewriteEvents(change.line);
+    this.#lines = this.#lines.map((line) => ({ ...line, text: change.text(line.text) }));
   }
 
   /** The server failed at something; `error` goes to its log with all causes. */

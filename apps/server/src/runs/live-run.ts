@@ -13,17 +13,21 @@ import {
 } from '@weft/protocol';
 import type { MachineState } from '../coordinator/types.ts';
 import type { AdapterSource } from '../http/adapter.ts';
+import { Rights } from '../receipts/rights.ts';
 import type { RoundFile } from '../store/run-store.ts';
 import { lossAlert } from './alerts.ts';
 import { type ExportWish, evaluationJob, exportSource } from './export.ts';
 import { Participation } from './participation.ts';
 import type { RunContext, RunListener } from './run-context.ts';
 import { RunDriver } from './run-driver.ts';
+import { withBans } from './views.ts';
 
 export class LiveRun {
   readonly runId: string;
   /** What the run's volunteers ask for. */
   readonly volunteers: Participation;
+  /** What they may ask of work they have done. */
+  readonly rights: Rights;
   readonly #context: RunContext;
   readonly #driver: RunDriver;
 
@@ -32,9 +36,11 @@ export class LiveRun {
     this.#context = context;
     this.#driver = new RunDriver(context);
     this.volunteers = new Participation(context, this.#driver);
+    this.rights = new Rights(context, this.#driver, this.volunteers);
   }
 
   resume(): void {
+    this.rights.resume();
     this.#driver.resume();
   }
 
@@ -74,7 +80,7 @@ export class LiveRun {
     return {
       run: this.view(),
       round: this.roundView(),
-      clients: this.#driver.clients.rows(this.#driver.state),
+      clients: withBans(this.#driver.clients.rows(this.#driver.state), this.#context.bans),
       rounds: this.records(),
       baseLoss: this.#driver.evaluations.lossOf(0),
       log: this.#driver.journal.lines(),

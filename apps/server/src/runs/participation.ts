@@ -22,12 +22,12 @@ import { waitingReason } from './views.ts';
 export class Participation {
   readonly #context: RunContext;
   readonly #driver: RunDriver;
-  readonly #deliveries: Deliveries;
+  readonly deliveries: Deliveries;
 
   constructor(context: RunContext, driver: RunDriver) {
     this.#context = context;
     this.#driver = driver;
-    this.#deliveries = new Deliveries(context);
+    this.deliveries = new Deliveries(context);
   }
 
   connected(clientId: string, name: string | null, volunteers: boolean): void {
@@ -54,7 +54,7 @@ export class Participation {
   async join(clientId: string, join: Join): Promise<JoinReply> {
     checkJoin(join, this.#context.definition.settings, this.#driver.state);
     // Who has pruned is granted what it kept: docs/decisions/0008-rank-self-pruning.md.
-    const rank = this.#deliveries.cap(clientId, join.proposal.rank);
+    const rank = this.deliveries.cap(clientId, join.proposal.rank);
     const own = join.data.kind === 'own';
     const task = join.data.kind === 'task' ? join.data.task : null;
     this.#driver.clients.proposed(clientId, join.device, rank);
@@ -120,28 +120,53 @@ export class Participation {
     );
   }
 
+  /** Ends what a banned client does here; its upload of the round in progress is quarantined at the merge. */
+  ban(clientId: string, reason: string): void {
+    const { clients, state } = this.#driver;
+    if (!clients.has(clientId)) return;
+    const lease = liveLeaseOf(state, clientId);
+    this.#driver.log('warning', `${this.#driver.label(clientId)} was banned. ${reason}`);
+    if (lease) this.#driver.lost(lease.leaseId, `Banned: ${reason}`);
+    this.#driver.dispatch({ type: 'withdraw', clientId });
+    this.#driver.banned(clientId, lease?.leaseId ?? null, `Banned: ${reason}`);
+  }
+
+  unban(clientId: string): void {
+    const { clients } = this.#driver;
+    if (clients.has(clientId)) this.#driver.log('info', `${this.#driver.label(clientId)} may take part again.`);
+  }
+
+  nameOf(clientId: string): string | null {
+    return this.#driver.clients.nameOf(clientId);
+  }
+
+  /** Whether a lease other than this one has delivered these bytes to one of the latest rounds. */
+  holdsUpload(sha256: string, leaseId: string): boolean {
+    return this.deliveries.holds(sha256, leaseId);
+  }
+
   async uploadBegin(clientId: string, begin: UploadBegin): Promise<{ offset: number }> {
-    const known = this.#deliveries.known(clientId, begin.leaseId);
-    if (known) return { offset: this.#deliveries.sameAs(known, begin.sha256).bytes };
+    const known = this.deliveries.known(clientId, begin.leaseId);
+    if (known) return { offset: this.deliveries.sameAs(known, begin.sha256).bytes };
     const entry = this.#entry(clientId, begin.leaseId);
     const lease = await this.#driver.leases.make(entry, this.#driver.state.round, this.#driver.state.version);
-    return { offset: await this.#deliveries.begin(lease, begin) };
+    return { offset: await this.deliveries.begin(lease, begin) };
   }
 
   async uploadChunk(clientId: string, leaseId: string, offset: number, bytes: Uint8Array): Promise<{ offset: number }> {
-    const known = this.#deliveries.known(clientId, leaseId);
+    const known = this.deliveries.known(clientId, leaseId);
     if (known) return { offset: known.bytes };
     this.#entry(clientId, leaseId);
-    return { offset: await this.#deliveries.chunk(leaseId, offset, bytes) };
+    return { offset: await this.deliveries.chunk(leaseId, offset, bytes) };
   }
 
   async uploadCommit(clientId: string, leaseId: string, sha256: string): Promise<Receipt> {
-    const known = this.#deliveries.known(clientId, leaseId);
-    if (known) return this.#deliveries.sameAs(known, sha256);
+    const known = this.deliveries.known(clientId, leaseId);
+    if (known) return this.deliveries.sameAs(known, sha256);
     const entry = this.#entry(clientId, leaseId);
     const lease = await this.#driver.leases.make(entry, this.#driver.state.round, this.#driver.state.version);
     const delivery = { lease, clientId, name: this.#driver.clients.nameOf(clientId), own: entry.own };
-    return this.#deliveries.commit(delivery, sha256, {
+    return this.deliveries.commit(delivery, sha256, {
       checkOpen: () => void this.#entry(clientId, leaseId),
       accepted: (receipt, rank) => {
         this.#driver.leaseClock.end(leaseId);

@@ -15,6 +15,10 @@ export class PrunedRanks {
     if (rank < grant.rank) this.#ranks.set(receipt.clientId, Math.min(rank, this.#ranks.get(receipt.clientId) ?? rank));
   }
 
+  forget(clientId: string): void {
+    this.#ranks.delete(clientId);
+  }
+
   /** Rank that may be granted to a client which asks for `rank`. */
   cap(clientId: string, rank: number): number {
     return Math.min(rank, this.#ranks.get(clientId) ?? rank);

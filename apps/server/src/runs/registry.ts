@@ -13,9 +13,11 @@ import {
   type RunView,
 } from '@weft/protocol';
 import type { Logger } from 'pino';
+import type { Bans } from '../auth/bans.ts';
 import { ServerError } from '../errors.ts';
 import { PartialUploads } from '../ingest/partial.ts';
 import type { Merger } from '../merge/merger.ts';
+import type { Signer } from '../receipts/signer.ts';
 import { BlobFolder } from '../store/blobs.ts';
 import type { HistoryIndex } from '../store/history.ts';
 import { hashIdentity, hashManifest, type ServedFile } from '../store/manifest.ts';
@@ -36,6 +38,8 @@ export interface RegistryOptions {
   readonly logger: Logger;
   readonly now: () => Date;
   readonly monotonic: () => number;
+  readonly signer: Signer;
+  readonly bans: Bans;
 }
 
 export class Registry {
@@ -100,7 +104,7 @@ export class Registry {
   }
 
   #adopt(definition: RunDefinition, store: RunStore, manifest: Manifest): LiveRun {
-    const { model, merger, index, timing, logger, now, monotonic } = this.#options;
+    const { model, merger, index, timing, logger, now, monotonic, signer, bans } = this.#options;
     const run = new LiveRun({
       definition,
       manifest,
@@ -121,6 +125,9 @@ export class Registry {
       now,
       monotonic,
       isLiveAnywhere: (leaseId) => this.all().some((other) => other.hasLiveLease(leaseId)),
+      isNeededAnywhere: (sha256, leaseId) => this.all().some((other) => other.volunteers.holdsUpload(sha256, leaseId)),
+      signer,
+      bans,
     });
     this.#runs.set(definition.runId, run);
     index.catchUp(definition, store);
@@ -209,6 +216,27 @@ export class Registry {
       tasks: [...tasks.values()].map((task) => task.info),
       runs: this.all().map((run) => run.view()),
     };
+  }
+
+  get bans(): Bans {
+    return this.#options.bans;
+  }
+
+  get signer(): Signer {
+    return this.#options.signer;
+  }
+
+  /** Bans a client from every run, and ends what it does now. Throws 'unknown-client' where its address is not known. */
+  ban(wish: { clientId: string; reason: string; address: boolean }): void {
+    const name = this.all().reduce<string | null>((found, run) => found ?? run.volunteers.nameOf(wish.clientId), null);
+    this.bans.add({ ...wish, name });
+    for (const run of this.all()) run.volunteers.ban(wish.clientId, wish.reason);
+  }
+
+  /** Throws 'unknown-client' where there is no such ban. */
+  unban(clientId: string): void {
+    this.bans.remove(clientId);
+    for (const run of this.all()) run.volunteers.unban(clientId);
   }
 
   tick(ms: number): void {

@@ -15,6 +15,7 @@ import { minimumFor, plural } from '../coordinator/derive.ts';
 import type { MachineState, Quarantine } from '../coordinator/types.ts';
 import type { UploadFiles } from '../merge/merger.ts';
 import { quarantine, quarantineOpposed } from '../merge/quarantine.ts';
+import { buildTree } from '../receipts/round-tree.ts';
 import type { RoundFile, UploadRecord } from '../store/run-store.ts';
 import { sparseStage, startKey, stateRankOf } from './grants.ts';
 import type { RunContext } from './run-context.ts';
@@ -30,7 +31,7 @@ export async function mergeRound(
   records: readonly UploadRecord[],
   global: string | null,
 ): Promise<MergeOutcome> {
-  const { definition, matrices, merger, globals, now, monotonic } = context;
+  const { definition, matrices, merger, globals, now, monotonic, signer } = context;
   const { settings } = definition;
   const startedAt = monotonic();
   const delivered = records
@@ -81,6 +82,15 @@ export async function mergeRound(
     ranks: settings.ranks,
   });
   const blob = await globals.put(merged.state);
+  const endedAt = now().toISOString();
+  const tree = await buildTree(
+    signer,
+    { runId: definition.runId, round: state.round, version: state.version + 1, signedAt: endedAt },
+    delivered.map(({ receipt }) => {
+      const reason = bad.get(receipt.leaseId) ?? null;
+      return { receipt, outcome: { merged: reason === null, reason } };
+    }),
+  );
   const figures = figuresOf([...accepted, ...watched], weights, clips, merged.agreement);
   const file: RoundFile = {
     record: {
@@ -88,7 +98,7 @@ export async function mergeRound(
       version: state.version + 1,
       outcome: 'committed',
       reason: null,
-      endedAt: now().toISOString(),
+      endedAt,
       mergeMs: Math.round(monotonic() - startedAt),
       contributions: figures.map(({ record, ...figure }) =>
         contributionOf(record, figure, bad.get(record.receipt.leaseId) ?? null),
@@ -96,8 +106,10 @@ export async function mergeRound(
       trainLoss: accepted.reduce((sum, { record }, i) => sum + (weights[i] ?? 0) * record.begin.lastLoss, 0),
       heldOutLoss: null,
       spectra: [...merged.spectra],
+      tree: tree.head,
     },
     global: blob,
+    leaves: tree.leaves,
   };
   return { ok: true, file, quarantined };
 }
@@ -112,13 +124,18 @@ interface Sent {
 
 /** Uploads that are not merged, and why: what only shows when a whole round's are there. */
 async function checkTogether(
-  { definition, matrices, merger }: RunContext,
+  { definition, matrices, merger, bans }: RunContext,
   sent: readonly Sent[],
 ): Promise<Quarantine[]> {
   const { strategy, rejectOpposed } = definition.settings;
   const frozenA = strategyByName(strategy).trains === 'B';
-  const found = quarantine(
-    sent.map(({ record: { receipt, begin }, norm, ofA }) => ({
+  const banned = sent.flatMap(({ record: { receipt } }): Quarantine[] => {
+    const ban = bans.of(receipt.clientId);
+    return ban ? [{ leaseId: receipt.leaseId, reason: `banned: ${ban.reason}` }] : [];
+  });
+  const welcome = sent.filter(({ record: { receipt } }) => !banned.some(({ leaseId }) => leaseId === receipt.leaseId));
+  const suspect = quarantine(
+    welcome.map(({ record: { receipt, begin }, norm, ofA }) => ({
       leaseId: receipt.leaseId,
       sha256: receipt.sha256,
       steps: begin.steps,
@@ -126,6 +143,7 @@ async function checkTogether(
       changedFrozen: frozenA && ofA,
     })),
   );
+  const found = [...banned, ...suspect];
   const rest = sent.filter(({ record: { receipt } }) => !found.some(({ leaseId }) => leaseId === receipt.leaseId));
   if (rejectOpposed === 0 || rest.length < LEAST_COHORT) return found;
   // Every change at norm 1: nobody has more say in what the cohort agrees on for having moved further.

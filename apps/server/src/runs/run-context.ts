@@ -1,8 +1,10 @@
 // What a live run is given: its definition, its places on disk, the merger, the clock. And whom it tells.
 import type { Lease, Manifest } from '@weft/protocol';
 import type { Logger } from 'pino';
+import type { Bans } from '../auth/bans.ts';
 import type { PartialUploads } from '../ingest/partial.ts';
 import type { Merger } from '../merge/merger.ts';
+import type { Signer } from '../receipts/signer.ts';
 import type { BlobFolder } from '../store/blobs.ts';
 import type { HistoryIndex } from '../store/history.ts';
 import type { RunDefinition, RunStore } from '../store/run-store.ts';
@@ -37,12 +39,18 @@ export interface RunContext {
   readonly monotonic: () => number;
   /** Whether any run has a live lease of this id. */
   readonly isLiveAnywhere: (leaseId: string) => boolean;
+  /** Whether the upload of another lease, in any run, is of these very bytes. */
+  readonly isNeededAnywhere: (sha256: string, leaseId: string) => boolean;
+  readonly signer: Signer;
+  readonly bans: Bans;
 }
 
 /** Those who pass a run's news on. Calls must not throw. */
 export interface RunListener {
   /** A lease for somebody who has waited. */
   granted(clientId: string, lease: Lease): void;
+  /** Nothing more of this client is taken on the sockets it has open. */
+  banned(clientId: string): void;
   revoked(clientId: string, leaseId: string, reason: string): void;
   /** Something the dashboard draws has changed. Often. */
   changed(): void;

@@ -18,6 +18,9 @@ import { mergeRound } from './round-merge.ts';
 import type { RunContext, RunListener } from './run-context.ts';
 import { outcomeOf, roundView, runView } from './views.ts';
 
+/** Why a lease whose upload was taken back is over. */
+export const WITHDRAWN = 'Withdrawn by the volunteer.';
+
 const PLAIN_WRITE_EVERY_MS = 2_000;
 
 export class RunDriver {
@@ -57,8 +60,9 @@ export class RunDriver {
     const { store } = this.#context;
     // Nobody is connected yet; those who waited ask again when they come back.
     this.#state = { ...this.#state, present: 0, wishes: [] };
-    for (const record of store.readUploads(this.#state.round)) {
-      this.dispatch({ type: 'uploaded', leaseId: record.receipt.leaseId });
+    for (const { receipt, withdrawn } of store.readUploads(this.#state.round)) {
+      const { leaseId } = receipt;
+      this.dispatch(withdrawn === null ? { type: 'uploaded', leaseId } : { type: 'withdrawn', leaseId, reason: WITHDRAWN });
     }
     const ended = this.archive.of(this.#state.round);
     if (ended?.global && this.#state.phase === 'merging') {
@@ -84,7 +88,7 @@ export class RunDriver {
   }
 
   view(): RunView {
-    return runView(this.#context.definition, this.#state, this.#context.manifest.model, this.outcome());
+    return runView(this.#context, this.#state, this.outcome());
   }
 
   roundView(): RoundView {
@@ -261,6 +265,14 @@ export class RunDriver {
   log(level: LogLine['level'], text: string): void {
     this.journal.log(level, text);
     this.changed();
+  }
+
+  /** Nothing of this client is taken any more; a live lease was lost just now. */
+  banned(clientId: string, leaseId: string | null, reason: string): void {
+    for (const listener of this.#listeners) {
+      if (leaseId !== null) listener.revoked(clientId, leaseId, reason);
+      listener.banned(clientId);
+    }
   }
 
   label(clientId: string): string {

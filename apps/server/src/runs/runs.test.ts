@@ -27,6 +27,7 @@ const record = (outcome: RoundRecord['outcome'], version: number, rest: Partial<
   trainLoss: null,
   heldOutLoss: null,
   spectra: [],
+  tree: null,
   ...rest,
 });
 

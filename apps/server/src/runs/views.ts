@@ -1,10 +1,11 @@
 // What people are told of a run, derived from its state: views, reasons, the closing sentence. Pure.
 import { sideRank, strategyByName } from '@weft/flexlora';
-import type { Manifest, RoundRecord, RoundView, RunView } from '@weft/protocol';
+import type { ClientRow, RoundRecord, RoundView, RunView } from '@weft/protocol';
+import type { Bans } from '../auth/bans.ts';
 import { countLeases, hasDelivered, minimumFor, plural } from '../coordinator/derive.ts';
 import type { MachineState } from '../coordinator/types.ts';
-import type { RunDefinition } from '../store/run-store.ts';
 import { stateRankOf } from './grants.ts';
+import type { RunContext } from './run-context.ts';
 
 export type LossByTask = Readonly<Record<string, number>>;
 
@@ -103,24 +104,32 @@ export function outcomeOf(
   return `${parts.join('; ')}.`;
 }
 
+/** Rows of the device table, which say who is banned and why. */
+export const withBans = (rows: ClientRow[], bans: Bans): ClientRow[] =>
+  rows.map((row) => {
+    const ban = bans.of(row.clientId);
+    return ban ? { ...row, state: 'banned', reason: ban.reason } : row;
+  });
+
 export function runView(
-  definition: RunDefinition,
+  { definition, manifest, signer }: Pick<RunContext, 'definition' | 'manifest' | 'signer'>,
   state: MachineState,
-  model: Manifest['model'],
   outcome: string | null,
 ): RunView {
   const { side } = strategyByName(definition.settings.strategy);
   return {
     runId: definition.runId,
+    createdAt: definition.createdAt,
     state: state.run,
     settings: definition.settings,
-    model,
+    model: manifest.model,
     manifestHash: definition.manifestHash,
     runHash: definition.runHash,
     identity: definition.identity,
     sideRanks: definition.settings.ranks.map((rank) => sideRank(side, stateRankOf(definition.settings), rank)),
     version: state.version,
     roundsCommitted: state.version,
+    receiptKey: signer.key,
     outcome,
   };
 }

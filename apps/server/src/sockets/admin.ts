@@ -25,6 +25,7 @@ export function tellAdmins(
   return run.listen({
     granted: () => undefined,
     revoked: () => undefined,
+    banned: () => undefined,
     evaluationAvailable: () => undefined,
     changed: () =>
       later(`watch:${run.runId}`, () => {
@@ -63,6 +64,15 @@ export function serveAdmin(socket: Socket, { registry, auth, logger, monotonic }
     'admin:pause': ({ runId }) => registry.get(runId).command('pause'),
     'admin:close-round': ({ runId }) => registry.get(runId).command('close-round'),
     'admin:stop': ({ runId }) => registry.get(runId).command('stop'),
+    'admin:bans': () => ({ bans: registry.bans.all() }),
+    'admin:ban': (wish) => {
+      registry.ban(wish);
+      return { bans: registry.bans.all() };
+    },
+    'admin:unban': ({ clientId }) => {
+      registry.unban(clientId);
+      return { bans: registry.bans.all() };
+    },
   };
   serveRequests(socket, ADMIN_REQUESTS, handlers, {
     rate: new RateLimit(DEFAULT_RATE, monotonic),

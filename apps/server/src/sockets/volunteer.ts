@@ -3,7 +3,6 @@ import {
   MAX_CHUNKS_IN_FLIGHT,
   PROTOCOL_VERSION,
   ProtocolError,
-  type PublicKey,
   VOLUNTEER_REQUESTS,
   type VolunteerNotices,
 } from '@weft/protocol';
@@ -20,6 +19,9 @@ import { type Handlers, serveRequests } from './serve.ts';
 /** Chunks a socket may have unanswered: what the protocol allows, and as many again for a client that resends. */
 const CHUNKS_HELD = 2 * MAX_CHUNKS_IN_FLIGHT;
 
+/** A socket of a banned client is closed after this many milliseconds. */
+const BANNED_MS = 5_000;
+
 export interface SocketDeps {
   readonly registry: Registry;
   readonly auth: AdminAuth;
@@ -29,7 +31,6 @@ export interface SocketDeps {
 
 interface Greeted {
   readonly run: LiveRun;
-  readonly publicKey: PublicKey;
   readonly name: string | null;
   readonly challenge: string;
   readonly operator: boolean;
@@ -76,6 +77,10 @@ export function tellVolunteers(
     granted: (clientId, lease) => notify(namespace, clientRoom(run, clientId), 'lease:granted', lease),
     revoked: (clientId, leaseId, reason) =>
       notify(namespace, clientRoom(run, clientId), 'lease:revoked', { leaseId, reason }),
+    // Long enough open to be told why, in answer to whatever it asks.
+    banned: (clientId) => {
+      setTimeout(() => namespace.in(clientRoom(run, clientId)).disconnectSockets(true), BANNED_MS).unref();
+    },
     changed: () => later(`round:${run.runId}`, () => notify(namespace, runRoom(run), 'round:state', run.roundView())),
     runChanged: () => notify(namespace, runRoom(run), 'run:state', run.view()),
     evaluationAvailable: (version) =>
@@ -88,6 +93,7 @@ export function serveVolunteer(socket: Socket, { registry, auth, logger, monoton
   let greeted: Greeted | null = null;
   let proved: (Greeted & { readonly clientId: string }) | null = null;
   let chunks = 0;
+  const { address } = socket.handshake;
 
   const client = () => {
     if (!proved) {
@@ -96,6 +102,7 @@ export function serveVolunteer(socket: Socket, { registry, auth, logger, monoton
         'Say volunteer:hello and volunteer:prove first; after a reconnection, again.',
       );
     }
+    registry.bans.check({ clientId: proved.clientId, address });
     return proved;
   };
   const evaluator = () => {
@@ -114,25 +121,27 @@ export function serveVolunteer(socket: Socket, { registry, auth, logger, monoton
           'out-of-order',
           'This connection has said hello already; open another for another run.',
         );
+      registry.bans.check({ clientId: null, address });
       if (hello.operatorToken !== null) auth.check(hello.operatorToken);
       const run = hello.runId === null ? registry.newest() : registry.get(hello.runId);
       const challenge = makeChallenge();
       greeted = {
         run,
-        publicKey: hello.publicKey,
         name: hello.name,
         challenge,
         operator: hello.operatorToken !== null,
       };
       return { run: run.view(), challenge };
     },
-    'volunteer:prove': async ({ signature }) => {
+    'volunteer:prove': async ({ publicKey, signature }) => {
       if (!greeted || proved) throw new ProtocolError('out-of-order', 'volunteer:prove answers volunteer:hello, once.');
       const asked = greeted;
       // A challenge is good for one answer.
       greeted = null;
-      checkSignature(asked.publicKey, asked.challenge, signature);
-      const clientId = clientIdOf(asked.publicKey);
+      checkSignature(publicKey, asked.challenge, signature);
+      const clientId = clientIdOf(publicKey);
+      registry.bans.check({ clientId, address });
+      registry.bans.sawAddress(clientId, address);
       const { run, operator } = asked;
       proved = { ...asked, clientId };
       await socket.join([runRoom(run), clientRoom(run, clientId), ...(operator ? [evaluatorRoom(run)] : [])]);
@@ -166,6 +175,15 @@ export function serveVolunteer(socket: Socket, { registry, auth, logger, monoton
       }
     },
     'upload:commit': ({ leaseId, sha256 }) => client().run.volunteers.uploadCommit(client().clientId, leaseId, sha256),
+    'upload:withdraw': ({ receiptId }) => client().run.rights.withdraw(client().clientId, receiptId),
+    'volunteer:forget': async () => {
+      const { run, clientId } = client();
+      const reply = await run.rights.forget(clientId);
+      // The key is nobody's any more; who goes on says hello with a new one.
+      run.volunteers.disconnected(clientId);
+      proved = null;
+      return reply;
+    },
     'evaluation:next': async () => ({ job: await evaluator().run.nextEvaluation(client().clientId) }),
     'evaluation:report': ({ jobId, results }) => {
       evaluator().run.reportEvaluation(client().clientId, jobId, results);

@@ -1,5 +1,5 @@
 // Files named by the SHA-256 of their content, two levels deep: never changed, written once, safe to cache for ever.
-import { existsSync, mkdirSync, readFileSync, renameSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { sha256Hex } from '@weft/formats';
 import type { BlobReference } from '@weft/protocol';
@@ -38,6 +38,14 @@ export class BlobFolder {
       syncFolder(dirname(path));
       return { sha256, bytes: statSync(path).size };
     });
+  }
+
+  /** Deletes a blob; durable when this returns. One that is not there is no error. */
+  remove(sha256: string): void {
+    const path = this.path(sha256);
+    if (!existsSync(path)) return;
+    rmSync(path, { force: true });
+    syncFolder(dirname(path));
   }
 
   /** Throws ServerError 'data-dir-corrupt' when the blob is not there. */

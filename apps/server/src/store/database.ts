@@ -3,7 +3,7 @@
 import { rmSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import type { Contributor, RoundRecord } from '@weft/protocol';
-import { count, desc, eq, max, sql, sum } from 'drizzle-orm';
+import { and, count, desc, eq, inArray, max, sql, sum } from 'drizzle-orm';
 import { drizzle, type PgRemoteDatabase } from 'drizzle-orm/pg-proxy';
 import type { Logger } from 'pino';
 import { messageOf, ServerError } from '../errors.ts';
@@ -172,17 +172,46 @@ export class History implements HistoryIndex {
     this.#later((database) => writeRound(database, runId, record));
   }
 
+  withdrawn(receiptId: string): void {
+    this.#later((database) => database.delete(receipts).where(eq(receipts.receiptId, receiptId)));
+  }
+
+  forgotten(runId: string, clientId: string, records: readonly RoundRecord[]): void {
+    this.#later(async (database) => {
+      await database.delete(receipts).where(and(eq(receipts.runId, runId), eq(receipts.clientId, clientId)));
+      const ofClient = and(eq(contributions.runId, runId), eq(contributions.clientId, clientId));
+      await database.delete(contributions).where(ofClient);
+      for (const record of records) await writeRound(database, runId, record);
+    });
+  }
+
   /** Adds what the index lacks of a run's files. */
   catchUp(definition: RunDefinition, store: RunStore): void {
     this.run(definition);
     this.#later(async (database) => {
       const { runId } = definition;
       const files = store.readRounds();
-      const uploads = store.uploadRounds().flatMap((round) => store.readUploads(round));
+      const uploads = store
+        .uploadRounds()
+        .flatMap((round) => store.readUploads(round))
+        .filter((record) => record.withdrawn === null);
       const [kept] = await database.select({ rows: count() }).from(rounds).where(eq(rounds.runId, runId));
       const [known] = await database.select({ rows: count() }).from(receipts).where(eq(receipts.runId, runId));
       if (kept?.rows !== files.length) for (const { record } of files) await writeRound(database, runId, record);
+      const people = new Set(files.flatMap(({ record }) => record.contributions.map((each) => each.clientId)));
+      const indexed = await database
+        .selectDistinct({ clientId: contributions.clientId })
+        .from(contributions)
+        .where(eq(contributions.runId, runId));
+      const strays = indexed.map(({ clientId }) => clientId).filter((clientId) => !people.has(clientId));
+      if (strays.length > 0) {
+        // Somebody was forgotten, and the server ended before the index knew.
+        const ofStrays = and(eq(contributions.runId, runId), inArray(contributions.clientId, strays));
+        await database.delete(contributions).where(ofStrays);
+        for (const { record } of files) await writeRound(database, runId, record);
+      }
       if (known?.rows !== uploads.length) {
+        await database.delete(receipts).where(eq(receipts.runId, runId));
         for (const { receipt } of uploads) await database.insert(receipts).values(receipt).onConflictDoNothing();
       }
     });

@@ -41,13 +41,17 @@ function writeAll(handle: number, bytes: Uint8Array): void {
 }
 
 /** Writes a whole file, durably: after this returns, the file has the new content whatever happens; before, the old. */
-export function writeDurably(path: string, content: Uint8Array | string, options: { flush?: boolean } = {}): void {
+export function writeDurably(
+  path: string,
+  content: Uint8Array | string,
+  options: { flush?: boolean; mode?: number } = {},
+): void {
   const flush = options.flush !== false;
   const bytes = typeof content === 'string' ? new TextEncoder().encode(content) : content;
   const temporary = `${path}.${randomBytes(4).toString('hex')}.tmp`;
   withDisk(path, () => {
     mkdirSync(dirname(path), { recursive: true });
-    const handle = openSync(temporary, 'wx');
+    const handle = openSync(temporary, 'wx', options.mode);
     try {
       writeAll(handle, bytes);
       if (flush) fsyncSync(handle);
@@ -62,7 +66,7 @@ export function writeDurably(path: string, content: Uint8Array | string, options
   });
 }
 
-export function writeJson(path: string, value: unknown, options: { flush?: boolean } = {}): void {
+export function writeJson(path: string, value: unknown, options: { flush?: boolean; mode?: number } = {}): void {
   writeDurably(path, `${JSON.stringify(value, null, 1)}\n`, options);
 }
 

@@ -9,4 +9,8 @@ export interface HistoryIndex {
   catchUp(definition: RunDefinition, store: RunStore): void;
   upload(record: UploadRecord): void;
   round(runId: string, record: RoundRecord): void;
+  /** The upload was taken back. */
+  withdrawn(receiptId: string): void;
+  /** This client is in the run's files no more; `records` are its rounds as they are told now. */
+  forgotten(runId: string, clientId: string, records: readonly RoundRecord[]): void;
 }

@@ -1,6 +1,6 @@
 // What is on disk of one run. Definition, receipts, rounds and evaluations are the truth, each a file written once;
 // `state.json` is where the round stands. The database is an index of these and can be made again from them.
-import { appendFileSync, existsSync, mkdirSync, readdirSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   blobReferenceSchema,
@@ -13,10 +13,11 @@ import {
   runSettingsSchema,
   sha256Schema,
   uploadBeginSchema,
+  uploadOutcomeSchema,
 } from '@weft/protocol';
 import { z } from 'zod';
 import type { MachineState } from '../coordinator/types.ts';
-import { readJson, writeJson } from './files.ts';
+import { readJson, syncFolder, writeDurably, writeJson } from './files.ts';
 
 export const runDefinitionSchema = z.object({
   runId: idSchema,
@@ -28,9 +29,15 @@ export const runDefinitionSchema = z.object({
 });
 export type RunDefinition = z.infer<typeof runDefinitionSchema>;
 
+/** Receipts of servers that did not sign yet; whoever hands one out again signs it first. */
+const storedReceiptSchema = z.preprocess(
+  (value) => (value !== null && typeof value === 'object' ? { keyId: 'none', signature: '', ...value } : value),
+  receiptSchema,
+);
+
 /** Sidecar of an upload: the receipt, and all a merge needs to know besides the bytes. */
 export const uploadRecordSchema = z.object({
-  receipt: receiptSchema,
+  receipt: storedReceiptSchema,
   begin: uploadBeginSchema,
   name: z.string().nullable(),
   rank: z.int(),
@@ -40,11 +47,25 @@ export const uploadRecordSchema = z.object({
   task: idSchema.nullable(),
   own: z.boolean(),
   startVersion: z.int(),
+  /** When its volunteer took it back; its blob is gone then. */
+  withdrawn: z.iso.datetime().nullable().default(null),
 });
 export type UploadRecord = z.infer<typeof uploadRecordSchema>;
 
-/** End of a round. `global`: the committed state of all matrices; null when abandoned. */
-export const roundFileSchema = z.object({ record: roundRecordSchema, global: blobReferenceSchema.nullable() });
+/** A leaf of a round's hash tree. `receiptId`: null once its volunteer asked to be forgotten. */
+const leafSchema = z.object({
+  receiptId: idSchema.nullable(),
+  outcome: uploadOutcomeSchema,
+  hash: sha256Schema,
+});
+export type Leaf = z.infer<typeof leafSchema>;
+
+/** End of a round. `global`: the committed state of all matrices; null when abandoned. `leaves`: in the tree's order. */
+export const roundFileSchema = z.object({
+  record: roundRecordSchema,
+  global: blobReferenceSchema.nullable(),
+  leaves: z.array(leafSchema).default([]),
+});
 export type RoundFile = z.infer<typeof roundFileSchema>;
 
 export const evaluationFileSchema = z.object({
@@ -53,6 +74,10 @@ export const evaluationFileSchema = z.object({
   clientId: idSchema,
   results: z.array(evaluationResultSchema),
 });
+/** A volunteer being forgotten: written before anything is removed, so that a kill in between is made good. */
+const forgettingSchema = z.object({ clientId: idSchema, pseudonym: idSchema });
+export type Forgetting = z.infer<typeof forgettingSchema>;
+
 export type EvaluationFile = z.infer<typeof evaluationFileSchema>;
 
 const leaseEntrySchema = z.object({
@@ -137,6 +162,13 @@ export class RunStore {
     return readJson(join(this.#folder, 'uploads', String(round), `${leaseId}.json`), uploadRecordSchema);
   }
 
+  /** Deletes a sidecar; durable when this returns. */
+  removeUpload(round: number, leaseId: string): void {
+    const folder = join(this.#folder, 'uploads', String(round));
+    rmSync(join(folder, `${leaseId}.json`), { force: true });
+    syncFolder(folder);
+  }
+
   /** Rounds that have uploads, ascending. */
   uploadRounds(): number[] {
     const folder = join(this.#folder, 'uploads');
@@ -169,6 +201,21 @@ export class RunStore {
     writeJson(join(this.#folder, 'starts', String(version), `${key}.json`), start);
   }
 
+  writeForgetting(entry: Forgetting): void {
+    writeJson(join(this.#folder, 'forgetting', `${entry.clientId}.json`), entry);
+  }
+
+  readForgetting(): Forgetting[] {
+    return this.#readAll('forgetting', forgettingSchema);
+  }
+
+  /** The volunteer is forgotten: nothing of this is left to do. */
+  removeForgetting({ clientId }: Forgetting): void {
+    const folder = join(this.#folder, 'forgetting');
+    rmSync(join(folder, `${clientId}.json`), { force: true });
+    syncFolder(folder);
+  }
+
   get eventsPath(): string {
     return join(this.#folder, 'events.jsonl');
   }
@@ -176,6 +223,17 @@ export class RunStore {
   /** One more line of the run's history. */
   appendEvent(event: Record<string, unknown>): void {
     appendFileSync(this.eventsPath, `${JSON.stringify(event)}\n`);
+  }
+
+  /** Replaces the lines of the run's history for which `change` gives others. */
+  rewriteEvents(change: (line: string) => string): void {
+    if (!existsSync(this.eventsPath)) return;
+    const before = readFileSync(this.eventsPath, 'utf8');
+    const after = before
+      .split('\n')
+      .map((line) => (line === '' ? line : change(line)))
+      .join('\n');
+    if (after !== before) writeDurably(this.eventsPath, after);
   }
 
   #readAll<T extends z.ZodType>(folder: string, schema: T): z.output<T>[] {

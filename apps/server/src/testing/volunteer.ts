@@ -175,14 +175,17 @@ export class TestVolunteer {
     const { challenge } = await this.request('volunteer:hello', {
       protocolVersion: PROTOCOL_VERSION,
       runId: options.runId ?? null,
-      publicKey: this.publicKey,
       name: options.name ?? null,
       client: { kind: 'load', version: '0' },
       operatorToken: options.operatorToken ?? null,
     });
-    const { clientId } = await this.request('volunteer:prove', { signature: this.sign(challenge) });
+    const { clientId } = await this.request('volunteer:prove', this.proof(challenge));
     this.clientId = clientId;
     return this;
+  }
+
+  proof(challenge: string): { publicKey: PublicKey; signature: string } {
+    return { publicKey: this.publicKey, signature: this.sign(challenge) };
   }
 
   sign(challenge: string): string {

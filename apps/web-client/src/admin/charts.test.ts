@@ -43,6 +43,7 @@ const record = (round: number, changes: Partial<RoundRecord> = {}): RoundRecord 
       truncationError: { 1: 0.4, 2: 0 },
     },
   ],
+  tree: null,
   ...changes,
 });
 

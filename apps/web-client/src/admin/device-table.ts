@@ -38,7 +38,8 @@ const STATE_ORDER: Record<ClientRow['state'], number> = {
   here: 5,
   quarantined: 6,
   dropped: 7,
-  gone: 8,
+  banned: 8,
+  gone: 9,
 };
 
 function sortKey(row: ClientRow, key: ColumnKey): string | number | null {

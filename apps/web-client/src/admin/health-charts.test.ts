@@ -41,6 +41,7 @@ const record = (round: number, sigma: number[], cosines: (number | null)[]): Rou
   ],
   trainLoss: 4,
   heldOutLoss: null,
+  tree: null,
   spectra: [
     {
       module: MODULE,

@@ -1,6 +1,6 @@
 // What the page and its worker say to each other. The page asks through Comlink; the worker answers with snapshots over a
 // message port of its own. Types only: the page loads nothing of the worker's packages.
-import type { OwnLimits, RankVerdict, Receipt, RoundView, RunState } from '@weft/protocol';
+import type { ForgetReply, OwnLimits, RankVerdict, Receipt, RoundView, RunState } from '@weft/protocol';
 import type { Stage, Transfer } from '@weft/volunteer';
 
 /** What to train on, as chosen on the page. */
@@ -18,6 +18,11 @@ export type DataCheck =
       /** Rows with nothing to learn after the cut. */
       readonly unlabelled: number | null;
     }
+  | { readonly ok: false; readonly message: string; readonly code: string };
+
+/** What became of a wish about one's own work. */
+export type Answer<T> =
+  | { readonly ok: true; readonly value: T }
   | { readonly ok: false; readonly message: string; readonly code: string };
 
 export interface OpenOptions {
@@ -44,6 +49,12 @@ export interface WorkerApi {
   /** Reads a file here, in the worker, and says whether it can be trained on. Nothing of it is sent. */
   checkFile(file: File): Promise<DataCheck>;
   chooseData(wish: DataWish): Promise<DataCheck>;
+  /** All receipts kept in this browser, as the text of one file for `weft verify`. */
+  receiptsFile(): Promise<Answer<string>>;
+  /** Takes back an update that is not merged yet. */
+  withdraw(receiptId: string): Promise<Answer<null>>;
+  /** Has the server forget this volunteer, and deletes key, receipts and files here. The page cannot go on after it. */
+  forget(): Promise<Answer<ForgetReply>>;
   setHidden(hidden: boolean): void;
   /** The page goes away: gives the lease back while there is time. */
   leave(): void;

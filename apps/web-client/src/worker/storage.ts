@@ -2,7 +2,7 @@
 // only a worker has. idb-keyval holds the index: how much of each file is flushed. What a crash left beyond that does not
 // count.
 import { StorageError, type Storage as VolunteerStorage } from '@weft/volunteer';
-import { createStore, del, get, set, type UseStore } from 'idb-keyval';
+import { clear, createStore, del, get, set, type UseStore } from 'idb-keyval';
 
 interface Entry {
   readonly bytes: number;
@@ -33,7 +33,7 @@ function asStorageError(error: unknown, what: string): StorageError {
   );
 }
 
-class PrivateFiles implements VolunteerStorage {
+class PrivateFiles implements TabStorage {
   readonly #root: FileSystemDirectoryHandle;
   readonly #index: UseStore;
 
@@ -107,6 +107,20 @@ class PrivateFiles implements VolunteerStorage {
       if (!isNamed(error, 'NotFoundError')) throw asStorageError(error, 'Removing a kept file');
     }
   }
+
+  async clear(): Promise<void> {
+    try {
+      await clear(this.#index);
+      for await (const name of this.#root.keys()) await this.#root.removeEntry(name, { recursive: true });
+    } catch (error) {
+      throw asStorageError(error, 'Removing the kept files');
+    }
+  }
+}
+
+/** The tab's files, which can all be deleted at once. */
+export interface TabStorage extends VolunteerStorage {
+  clear(): Promise<void>;
 }
 
 async function openAccess(handle: FileSystemFileHandle): Promise<FileSystemSyncAccessHandle> {
@@ -121,7 +135,7 @@ async function openAccess(handle: FileSystemFileHandle): Promise<FileSystemSyncA
 }
 
 /** Keeps files for this visit only. */
-class MemoryFiles implements VolunteerStorage {
+class MemoryFiles implements TabStorage {
   readonly #files = new Map<string, Uint8Array>();
 
   async read(key: string): Promise<Uint8Array | null> {
@@ -143,10 +157,14 @@ class MemoryFiles implements VolunteerStorage {
   async remove(key: string): Promise<void> {
     this.#files.delete(key);
   }
+
+  async clear(): Promise<void> {
+    this.#files.clear();
+  }
 }
 
 /** Opens the tab's storage. Where the browser gives none (some private windows), files last for this visit, and `note` says so. */
-export async function openStorage(): Promise<{ storage: VolunteerStorage; note: string | null }> {
+export async function openStorage(): Promise<{ storage: TabStorage; note: string | null }> {
   try {
     const root = await navigator.storage.getDirectory();
     const folder = await root.getDirectoryHandle('weft', { create: true });

@@ -1,7 +1,7 @@
 // One volunteer tab, inside its worker: opens GPU, storage, key and socket, runs the session, and pushes what the page
 // draws. The page's wishes come in through Comlink; nothing of the training happens on the page.
 import { parseDataLines } from '@weft/formats';
-import { everythingThatLeaves, type ManifestFile, NAMESPACES, type OwnLimits } from '@weft/protocol';
+import { everythingThatLeaves, type ForgetReply, type ManifestFile, NAMESPACES, type OwnLimits } from '@weft/protocol';
 import {
   codeOf,
   httpDownloads,
@@ -12,14 +12,14 @@ import {
   systemClock,
   type Trainer,
   VolunteerSession,
-  type Storage as VolunteerStorage,
 } from '@weft/volunteer';
 import { io } from 'socket.io-client';
 import { version } from '../../package.json';
-import type { DataCheck, DataWish, Fault, OpenOptions, TabState, WorkerApi } from './api.ts';
-import { openIdentity } from './identity.ts';
+import type { Answer, DataCheck, DataWish, Fault, OpenOptions, TabState, WorkerApi } from './api.ts';
+import { openIdentities, type TabKeys } from './identity.ts';
+import { openReceipts, type ReceiptStore } from './receipts.ts';
 import { type TabFacts, tabState } from './snapshot.ts';
-import { openStorage } from './storage.ts';
+import { openStorage, type TabStorage } from './storage.ts';
 import { openTrainer, RowCounter } from './trainer.ts';
 
 /** A model larger than this is not fetched before the volunteer says so. Bytes. */
@@ -36,7 +36,11 @@ export class Tab implements WorkerApi {
   #opening: Promise<void> | null = null;
   #hidden = false;
   #storageNote: string | null = null;
-  #storage: VolunteerStorage | null = null;
+  #storage: TabStorage | null = null;
+  #keys: TabKeys | null = null;
+  #receipts: ReceiptStore | null = null;
+  /** Receipts handed to the store so far, of those the session has. */
+  readonly #kept = new Set<string>();
   /** Bytes of the model that are not here yet; null until looked up. */
   #missingBytes: number | null = null;
   #asksToDownload = false;
@@ -91,7 +95,13 @@ export class Tab implements WorkerApi {
   }
 
   async #createSession(options: OpenOptions, trainer: Trainer): Promise<VolunteerSession> {
-    const [{ storage, note }, identity] = await Promise.all([openStorage(), openIdentity()]);
+    const [{ storage, note }, identities, receipts] = await Promise.all([
+      openStorage(),
+      openIdentities(),
+      openReceipts(),
+    ]);
+    this.#keys = identities;
+    this.#receipts = receipts;
     this.#storageNote = note;
     this.#storage = storage;
     const clock = systemClock();
@@ -110,7 +120,7 @@ export class Tab implements WorkerApi {
       storage,
       trainer,
       reopenTrainer: async () => this.#counter.watch(await openTrainer(options)),
-      identity,
+      identities,
       clock,
       client: { kind: 'page', version },
       name: null,
@@ -122,6 +132,7 @@ export class Tab implements WorkerApi {
   }
 
   #changed(state: SessionState): void {
+    this.#keepReceipts(state);
     if (state.manifest && this.#missingBytes === null && !this.#looksUp) {
       // Pausing in the report that brings the list of files holds the download before its first byte.
       this.#looksUp = true;
@@ -129,6 +140,17 @@ export class Tab implements WorkerApi {
       void this.#considerDownload(state.manifest.files);
     }
     this.#push();
+  }
+
+  #keepReceipts({ receipts, run }: SessionState): void {
+    if (!run) return;
+    for (const receipt of receipts) {
+      if (this.#kept.has(receipt.receiptId)) continue;
+      this.#kept.add(receipt.receiptId);
+      const kept = { receipt, key: run.receiptKey, server: location.origin };
+      // It stays on the page for this visit; the next change tries again.
+      this.#receipts?.keep(kept).catch(() => this.#kept.delete(receipt.receiptId));
+    }
   }
 
   /** Goes on at once with what is small or kept already; else waits for the volunteer's word. */
@@ -228,6 +250,43 @@ export class Tab implements WorkerApi {
     this.#data = data;
   }
 
+  receiptsFile(): Promise<Answer<string>> {
+    return answer(async () => {
+      const receipts = (await this.#receipts?.all()) ?? [];
+      return `${JSON.stringify({ receipts }, null, 1)}\n`;
+    });
+  }
+
+  withdraw(receiptId: string): Promise<Answer<null>> {
+    return answer(async () => {
+      await this.#opened().withdraw(receiptId);
+      await this.#receipts?.remove(receiptId);
+      return null;
+    });
+  }
+
+  forget(): Promise<Answer<ForgetReply>> {
+    return answer(async () => {
+      const session = this.#opened();
+      this.#startWanted = false;
+      const { run } = session.state;
+      const reply = await session.forget();
+      await session.close();
+      this.#session = null;
+      await this.#storage?.clear();
+      if (run) {
+        await this.#receipts?.forget(run.runId);
+        await this.#keys?.remove(run);
+      }
+      return reply;
+    });
+  }
+
+  #opened(): VolunteerSession {
+    if (!this.#session) throw new Error('This page is not connected; reload it and try again.');
+    return this.#session;
+  }
+
   #facts(): TabFacts {
     return {
       leaving: this.#leaving,
@@ -260,6 +319,14 @@ export class Tab implements WorkerApi {
 
   #showOpeningFailed(error: unknown): void {
     this.#send({ opening: { code: codeOf(error), message: messageOf(error), retrying: false } });
+  }
+}
+
+async function answer<T>(work: () => Promise<T>): Promise<Answer<T>> {
+  try {
+    return { ok: true, value: await work() };
+  } catch (error) {
+    return { ok: false, message: messageOf(error), code: codeOf(error) };
   }
 }
 

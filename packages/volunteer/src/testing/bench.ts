@@ -2,7 +2,7 @@
 import { readSafetensors, toFloat32, writeSafetensors } from '@weft/formats';
 import type { EvaluationResult, OwnLimits, RankProposal, RunView } from '@weft/protocol';
 import { StorageError } from '../errors.ts';
-import { generateKeys, identityOf } from '../identity.ts';
+import { generateKeys, identityOf, sameIdentity } from '../identity.ts';
 import type { SessionData, SessionOptions } from '../options.ts';
 import type { Storage, Trainer, TrainingControl, TrainingJob, TrainingResult } from '../ports.ts';
 import { VolunteerSession } from '../session.ts';
@@ -190,7 +190,7 @@ export async function makeBench(options: BenchOptions = {}): Promise<Bench> {
     downloads: coordinator.downloads,
     storage,
     trainer,
-    identity: await identityOf(await generateKeys(false)),
+    identities: sameIdentity(await identityOf(await generateKeys(false))),
     clock,
     client: { kind: 'load', version: 'test' },
     name: 'tester',

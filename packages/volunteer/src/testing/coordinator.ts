@@ -7,7 +7,9 @@ import {
   canonicalJson,
   type EvaluationJob,
   type Grant,
+  isSignedBy,
   type Join,
+  keyIdOf,
   type Lease,
   type Manifest,
   type ManifestFile,
@@ -15,13 +17,13 @@ import {
   PIECE_BYTES,
   PROTOCOL_VERSION,
   ProtocolError,
-  type PublicKey,
   parseMessage,
   type Receipt,
   ROUTES,
   type RoundView,
   type RunSettingsInput,
   type RunView,
+  receiptText,
   runSettingsSchema,
   trainingSettingsOf,
   type UploadBegin,
@@ -29,7 +31,16 @@ import {
   VOLUNTEER_REQUESTS,
 } from '@weft/protocol';
 import { utf8 } from '../bytes.ts';
-import type { Downloads, NoticeName, NoticePayload, RequestName, RequestPayload, RequestReply } from '../ports.ts';
+import { generateKeys, identityOf } from '../identity.ts';
+import type {
+  Downloads,
+  Identity,
+  NoticeName,
+  NoticePayload,
+  RequestName,
+  RequestPayload,
+  RequestReply,
+} from '../ports.ts';
 import { elements, factors } from './blobs.ts';
 import { Wire } from './wire.ts';
 
@@ -72,6 +83,8 @@ export class Coordinator {
   /** Rounds open by themselves: a lease on joining, training right after. */
   automatic = true;
   protocolVersion: number = PROTOCOL_VERSION;
+  /** Somebody asked to be. */
+  forgotten = false;
   /** Serves start weights of this rank whatever was granted; null: as granted. */
   startRank: number | null = null;
   /** What leases come with to train beside. */
@@ -80,12 +93,13 @@ export class Coordinator {
   #wish: Join | null = null;
   #partial = new Map<string, { begin: UploadBegin; bytes: Uint8Array; offset: number }>();
   #challenge: string | null = null;
-  #key: PublicKey | null = null;
   #proved = false;
   #counter = 0;
   #wires = new Set<Wire>();
+  readonly #signing: Identity;
 
-  private constructor(run: RunView, manifest: Manifest, blobs: Map<string, Uint8Array>) {
+  private constructor(run: RunView, manifest: Manifest, blobs: Map<string, Uint8Array>, signing: Identity) {
+    this.#signing = signing;
     this.run = run;
     this.manifest = manifest;
     this.blobs = blobs;
@@ -161,8 +175,10 @@ export class Coordinator {
       promptTemplate: '{prompt}',
       targets: settings.targets,
     };
+    const signing = await identityOf(await generateKeys(false));
     const run: RunView = {
       runId: 'test-run',
+      createdAt: new Date(0).toISOString(),
       state: 'running',
       settings,
       model: info,
@@ -172,9 +188,10 @@ export class Coordinator {
       sideRanks: settings.ranks.map(() => 0),
       version: 0,
       roundsCommitted: 0,
+      receiptKey: { keyId: await keyIdOf(signing.publicKey), publicKey: signing.publicKey },
       outcome: null,
     };
-    return new Coordinator(run, manifest, blobs);
+    return new Coordinator(run, manifest, blobs, signing);
   }
 
   // --- the operator's hand ----------------------------------------------------------------------------------------------
@@ -304,6 +321,11 @@ export class Coordinator {
         return this.#chunk(payload as RequestPayload<'upload:chunk'>);
       case 'upload:commit':
         return this.#commit(payload as RequestPayload<'upload:commit'>);
+      case 'upload:withdraw':
+        return this.#withdraw(payload as RequestPayload<'upload:withdraw'>);
+      case 'volunteer:forget':
+        this.forgotten = true;
+        return { withdrawn: 0, deleted: this.receipts.splice(0).length, remains: ['Merged adapters stay.'] };
       case 'evaluation:next':
         return { job: this.jobs[0] ?? null };
       case 'evaluation:report':
@@ -318,25 +340,25 @@ export class Coordinator {
       throw new ProtocolError('protocol-version', `You speak version ${hello.protocolVersion}. Reload the page.`);
     }
     if (this.#proved) throw new ProtocolError('out-of-order', 'Hello was said already.');
-    this.#key = hello.publicKey;
     this.#challenge = `challenge-${++this.#counter}`;
     return { run: this.run, challenge: this.#challenge };
   }
 
-  async #prove({ signature }: RequestPayload<'volunteer:prove'>): Promise<RequestReply<'volunteer:prove'>> {
-    if (!this.#key || !this.#challenge) throw new ProtocolError('out-of-order', 'Say hello first.');
-    const algorithm = { name: 'ECDSA', namedCurve: 'P-256' };
-    const key = await crypto.subtle.importKey('jwk', { ...this.#key }, algorithm, false, ['verify']);
-    const bytes = Uint8Array.from(Buffer.from(signature, 'base64url'));
-    const good = await crypto.subtle.verify(
-      { name: 'ECDSA', hash: 'SHA-256' },
-      key,
-      bytes,
-      utf8(`weft:${this.#challenge}`),
-    );
+  async #prove(proof: RequestPayload<'volunteer:prove'>): Promise<RequestReply<'volunteer:prove'>> {
+    const { publicKey, signature } = proof;
+    if (!this.#challenge) throw new ProtocolError('out-of-order', 'Say hello first.');
+    const good = await isSignedBy(publicKey, `weft:${this.#challenge}`, signature);
     if (!good) throw new ProtocolError('bad-signature', 'The signature is wrong.');
     this.#proved = true;
     return { clientId: 'client-1', round: this.round };
+  }
+
+  #withdraw({ receiptId }: RequestPayload<'upload:withdraw'>): RequestReply<'upload:withdraw'> {
+    const receipt = this.receipts.find((candidate) => candidate.receiptId === receiptId);
+    if (!receipt) throw new ProtocolError('unknown-receipt', `There is no receipt ${receiptId}.`);
+    if (this.round.phase !== 'training') throw new ProtocolError('already-merged', 'The merge has begun.');
+    this.receipts.splice(this.receipts.indexOf(receipt), 1);
+    return { receiptId, withdrawnAt: new Date(0).toISOString() };
   }
 
   async #join(join: Join): Promise<RequestReply<'round:join'>> {
@@ -430,7 +452,7 @@ export class Coordinator {
       throw new ProtocolError('upload-offset', 'Not all there.');
     if ((await sha256Hex(partial.bytes)) !== sha256) throw new ProtocolError('upload-hash', 'Other bytes.');
     record.state = 'uploaded';
-    const receipt: Receipt = {
+    const unsigned: Receipt = {
       receiptId: `receipt-${++this.#counter}`,
       runId: this.run.runId,
       round: record.lease.round,
@@ -440,7 +462,10 @@ export class Coordinator {
       bytes: partial.bytes.length,
       targetTokens: partial.begin.targetTokens,
       acceptedAt: new Date(0).toISOString(),
+      keyId: this.run.receiptKey.keyId,
+      signature: '',
     };
+    const receipt = { ...unsigned, signature: await this.#signing.sign(receiptText(unsigned)) };
     this.uploads.push(partial.bytes);
     this.receipts.push(receipt);
     return receipt;
