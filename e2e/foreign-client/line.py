@@ -16,7 +16,7 @@ import socketio
 from identity import Identity
 
 NAMESPACE = "/volunteer"
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 ANSWER_SECONDS = 20
 MOST_REPEATS = 8
 
@@ -116,10 +116,10 @@ class Line:
             self._socket = socket
         greeting = self.ask(
             "volunteer:hello",
-            {**self._hello, "protocolVersion": PROTOCOL_VERSION, "publicKey": self._identity.public_key},
+            {**self._hello, "protocolVersion": PROTOCOL_VERSION},
         ).value()
         signature = self._identity.answer(greeting["challenge"])
-        proved = self.ask("volunteer:prove", {"signature": signature}).value()
+        proved = self.ask("volunteer:prove", {"publicKey": self._identity.public_key, "signature": signature}).value()
         if proved["clientId"] != self._identity.client_id:
             raise Failure(f"The server calls this key {proved['clientId']}; it is {self._identity.client_id}.")
         if self.run and self.run["runHash"] != greeting["run"]["runHash"]:

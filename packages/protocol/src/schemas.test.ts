@@ -184,13 +184,13 @@ describe('everythingThatLeaves', () => {
 
   it('covers every message of a volunteer, down to the last field', () => {
     const events = new Set(leaving.map(({ event }) => event));
-    const silent = ['round:leave', 'evaluation:next', 'evaluation:report'];
+    const silent = ['round:leave', 'volunteer:forget', 'evaluation:next', 'evaluation:report'];
     expect([...events].sort()).toEqual(
       Object.keys(VOLUNTEER_REQUESTS)
         .filter((event) => !silent.includes(event))
         .sort(),
     );
-    expect(named).toContain('volunteer:hello publicKey.x');
+    expect(named).toContain('volunteer:prove publicKey.x');
     expect(named).toContain('round:join device.adapter.description');
     expect(named).toContain('round:join proposal.verdicts.reason');
     expect(named).toContain('round:join data.examples');

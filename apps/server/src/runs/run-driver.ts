@@ -62,7 +62,9 @@ export class RunDriver {
     this.#state = { ...this.#state, present: 0, wishes: [] };
     for (const { receipt, withdrawn } of store.readUploads(this.#state.round)) {
       const { leaseId } = receipt;
-      this.dispatch(withdrawn === null ? { type: 'uploaded', leaseId } : { type: 'withdrawn', leaseId, reason: WITHDRAWN });
+      this.dispatch(
+        withdrawn === null ? { type: 'uploaded', leaseId } : { type: 'withdrawn', leaseId, reason: WITHDRAWN },
+      );
     }
     const ended = this.archive.of(this.#state.round);
     if (ended?.global && this.#state.phase === 'merging') {

@@ -141,6 +141,7 @@ const WHEN: Readonly<Record<string, string>> = {
   'upload:begin': 'With each update',
   'upload:chunk': 'The update itself, in parts',
   'upload:commit': 'After the last part',
+  'upload:withdraw': 'When you take an update back',
 };
 
 /** Friendly names by message and field. A field that is missing here is shown by its own name. */
@@ -148,16 +149,16 @@ export const LEAVING_WORDS: Readonly<Record<string, Readonly<Record<string, stri
   'volunteer:hello': {
     protocolVersion: 'version of the protocol',
     runId: 'the run you were invited to',
-    'publicKey.kty': 'public half of a key this browser made',
-    'publicKey.crv': 'public half of a key this browser made',
-    'publicKey.x': 'public half of a key this browser made',
-    'publicKey.y': 'public half of a key this browser made',
     name: 'a name, where one is chosen (this page sends none)',
     'client.kind': 'that it is this page, and its version',
     'client.version': 'that it is this page, and its version',
     operatorToken: 'the operator’s token (this page sends none)',
   },
   'volunteer:prove': {
+    'publicKey.kty': 'public half of a key this browser made for this run alone',
+    'publicKey.crv': 'public half of a key this browser made for this run alone',
+    'publicKey.x': 'public half of a key this browser made for this run alone',
+    'publicKey.y': 'public half of a key this browser made for this run alone',
     signature: 'a signature that shows the key is here',
   },
   'round:join': {
@@ -223,6 +224,9 @@ export const LEAVING_WORDS: Readonly<Record<string, Readonly<Record<string, stri
   'upload:commit': {
     leaseId: 'number of your place in the round',
     sha256: 'checksum of the update',
+  },
+  'upload:withdraw': {
+    receiptId: 'number of its receipt',
   },
 };
 
