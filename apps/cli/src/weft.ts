@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 // Entry of the `weft` command.
+import { registerBackup, registerRestore } from './commands/backup.ts';
 import { registerDemo } from './commands/demo.ts';
 import { registerDoctor } from './commands/doctor.ts';
 import { registerEval } from './commands/eval.ts';
@@ -10,6 +11,7 @@ import { registerInit } from './commands/init.ts';
 import { registerJoin } from './commands/join.ts';
 import { registerMerge } from './commands/merge.ts';
 import { registerPreview } from './commands/preview.ts';
+import { registerPrune } from './commands/prune.ts';
 import { registerPull } from './commands/pull.ts';
 import { registerForget, registerWithdraw } from './commands/rights.ts';
 import { registerServe } from './commands/serve.ts';
@@ -21,6 +23,9 @@ import { createProgram, type Register, run } from './program.ts';
 const registers: Register[] = [
   registerDemo,
   registerServe,
+  registerBackup,
+  registerRestore,
+  registerPrune,
   registerJoin,
   registerVerify,
   registerWithdraw,

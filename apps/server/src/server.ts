@@ -3,6 +3,7 @@
 import { existsSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { join, resolve } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import { HEARTBEAT_MS, HIDDEN_LEASE_MS, LEASE_MS, MAX_MESSAGE_BYTES, NAMESPACES } from '@weft/protocol';
 import type { FastifyInstance } from 'fastify';
 import { type Logger, pino } from 'pino';
@@ -13,12 +14,16 @@ import { ServerError, systemCode } from './errors.ts';
 import { createHttp } from './http/app.ts';
 import { WorkerMerger } from './merge/pool.ts';
 import { openSigner } from './receipts/signer.ts';
+import { Gate } from './runs/gate.ts';
 import type { LiveRun } from './runs/live-run.ts';
 import { Registry } from './runs/registry.ts';
 import { serveAdmin, tellAdmins, tellOverview } from './sockets/admin.ts';
 import { Throttle } from './sockets/throttle.ts';
 import { serveVolunteer, tellVolunteers } from './sockets/volunteer.ts';
+import { CheckReport, removeTemporaries } from './store/check.ts';
 import { History } from './store/database.ts';
+import { DiskSpace } from './store/disk-space.ts';
+import { migrate } from './store/format.ts';
 import { lockFolder } from './store/lock.ts';
 import { openModelFolder } from './store/model-folder.ts';
 import { openTaskFolder } from './store/task-folder.ts';
@@ -49,6 +54,12 @@ export interface ServerOptions {
   readonly mergeWorkers?: number;
   /** HTTP requests one address may make a minute. */
   readonly requestsPerMinute?: number;
+  /** Uploads are refused when they would leave less than this free on the disk; 256 MB by default. */
+  readonly minFreeBytes?: number;
+  /** How long the bytes of an upload are kept after its round has ended; 24 h by default. Hash and sidecar stay for good. */
+  readonly uploadRetentionMs?: number;
+  /** How long closing waits for work that has come in; 10 s by default. */
+  readonly drainMs?: number;
 }
 
 export interface RunningServer {
@@ -63,6 +74,12 @@ const TICK_MS = 200;
 /** A longer silence of the event loop was a sleep of the machine, which counts for nobody. */
 const LONGEST_TICK_MS = 5_000;
 const NOTICE_EVERY_MS = 500;
+const MIN_FREE_BYTES = 256e6;
+const UPLOAD_RETENTION_MS = 24 * 3_600_000;
+const SWEEP_EVERY_MS = 60_000;
+const DRAIN_MS = 10_000;
+/** Answers to work that has just ended get this long to leave. */
+const ANSWERS_MS = 50;
 
 /**
  * Starts a server. Rejects with a ServerError that names what is missing or wrong: model, tasks, pages, data folder in use,
@@ -86,11 +103,18 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   };
   try {
     closers.push(lockFolder(dataDir));
+    const monotonic = () => performance.now();
+    migrate(dataDir, logger);
+    const report = new CheckReport(dataDir, new Date(), logger);
+    removeTemporaries(dataDir, report);
+    const disk = new DiskSpace(dataDir, options.minFreeBytes ?? MIN_FREE_BYTES, logger, monotonic);
+    closers.push(() => disk.close());
+    await disk.look();
+    const gate = new Gate();
     const model = await openModelFolder(resolve(options.modelDir));
     const tasks = await openTaskFolder(resolve(options.tasksDir));
     const auth = openAdminAuth(dataDir, new Date(), options.adminToken);
     const merger = new WorkerMerger(join(dataDir, 'merging'), options.mergeWorkers);
-    const monotonic = () => performance.now();
     const history = new History(join(dataDir, 'database'), logger);
     closers.push(() => history.close());
     const registry = new Registry({
@@ -99,6 +123,9 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
       tasks,
       merger,
       index: history,
+      disk,
+      report,
+      gate,
       timing: {
         leaseMs: options.leaseMs ?? LEASE_MS,
         hiddenLeaseMs: options.hiddenLeaseMs ?? HIDDEN_LEASE_MS,
@@ -132,6 +159,12 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     closers.push(() => sockets.close());
     const port = await listen(app, options.port, options.host);
     closers.push(startTicking(registry, monotonic));
+    closers.push(startSweeping(registry, options.uploadRetentionMs ?? UPLOAD_RETENTION_MS, logger));
+    closers.push(async () => {
+      const left = await gate.close(options.drainMs ?? DRAIN_MS);
+      if (left > 0) logger.warn({ left }, 'the server stops before all it had begun was done');
+      await pause(ANSWERS_MS);
+    });
     const shown = options.host === '0.0.0.0' || options.host === '::' ? 'localhost' : options.host;
     const url = `http://${shown.includes(':') ? `[${shown}]` : shown}:${port}`;
     logger.info({ url, runs: registry.all().length }, 'listening');
@@ -159,11 +192,35 @@ async function listen(app: FastifyInstance, port: number, host: string): Promise
 function startTicking(registry: Registry, monotonic: () => number): () => void {
   let last = monotonic();
   const timer = setInterval(() => {
-    const now = monotonic();
-    registry.tick(Math.min(now - last, LONGEST_TICK_MS));
-    last = now;
+    // Whole milliseconds, which add up to the same in any grouping; the rest counts next time.
+    const ms = Math.floor(monotonic() - last);
+    registry.tick(Math.min(ms, LONGEST_TICK_MS));
+    last += ms;
   }, TICK_MS);
   return () => clearInterval(timer);
+}
+
+/** Now and then removes the bytes of uploads whose time is over. */
+function startSweeping(registry: Registry, retentionMs: number, logger: Logger): () => Promise<void> {
+  let sweeping = Promise.resolve();
+  let busy = false;
+  const timer = setInterval(
+    () => {
+      if (busy) return;
+      busy = true;
+      sweeping = registry
+        .sweepUploads(retentionMs)
+        .catch((error: unknown) => logger.error({ err: error }, 'the bytes of old uploads could not be removed'))
+        .finally(() => {
+          busy = false;
+        });
+    },
+    Math.min(SWEEP_EVERY_MS, Math.max(retentionMs, TICK_MS)),
+  );
+  return () => {
+    clearInterval(timer);
+    return sweeping;
+  };
 }
 
 /** WebSocket first or long polling, whichever a client's network lets through; both are always open. */

@@ -41,6 +41,7 @@ export const ERROR_CODES = {
   'not-found': 'no such file or page',
   'rate-limited': 'too many messages or bytes at once',
   'storage-full': 'the server has no room for this',
+  'server-stopping': 'the server is being stopped; come back after the time it names',
   internal: 'the server failed; the message was not acted upon',
 } as const;
 

@@ -13,6 +13,8 @@ interface ServeOptions {
   readonly dataDir: string;
   readonly port: number;
   readonly host: string;
+  readonly minFree: number;
+  readonly keepUploads: number;
 }
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
@@ -35,11 +37,24 @@ export const registerServe: Register = (program) => {
     .option('--data-dir <dir>', 'everything the server keeps', 'weft-data')
     .option('--port <n>', 'port; 0 takes any free one', numberOption('--port', { minimum: 0, integer: true }), 8080)
     .option('--host <address>', 'address to listen on; 0.0.0.0 for every network', '127.0.0.1')
+    .option(
+      '--min-free <mb>',
+      'refuse uploads that would leave less than this free on the disk',
+      numberOption('--min-free', { minimum: 0 }),
+      256,
+    )
+    .option(
+      '--keep-uploads <hours>',
+      'keep the bytes of uploads this long after the end of their round; hashes and receipts stay for good',
+      numberOption('--keep-uploads', { minimum: 0 }),
+      24,
+    )
     .addHelpText(
       'after',
       '\nWEFT_ADMIN_TOKEN, when set, is accepted as the admin’s token besides the one made on the first start.',
     );
-  action<ServeOptions>(command, async ({ model, tasks, dataDir, port, host }, _args, io) => {
+  action<ServeOptions>(command, async (options, _args, io) => {
+    const { model, tasks, dataDir, port, host, minFree, keepUploads } = options;
     const givenToken = process.env.WEFT_ADMIN_TOKEN;
     const server = await createServer({
       modelDir: (await resolveModel(model, io)).folder,
@@ -48,6 +63,8 @@ export const registerServe: Register = (program) => {
       pagesDir,
       port,
       host,
+      minFreeBytes: minFree * 1e6,
+      uploadRetentionMs: keepUploads * 3_600_000,
       logger: pino({ level: process.env.WEFT_LOG_LEVEL ?? 'info' }, pino.destination(2)),
       ...(givenToken ? { adminToken: givenToken } : {}),
     });
@@ -64,7 +81,7 @@ export const registerServe: Register = (program) => {
     );
     if (!io.signal.aborted)
       await new Promise<void>((resolve) => io.signal.addEventListener('abort', () => resolve(), { once: true }));
-    io.note('Stopping; what was acknowledged is on disk.');
+    io.note('Stopping: what has begun is finished, what was acknowledged is on disk.');
     await server.close();
   });
 };

@@ -110,7 +110,7 @@ export async function createHttp(deps: HttpDeps): Promise<FastifyInstance> {
   addRuns(app, deps);
   addOperatorFiles(app, deps);
   const metrics = createMetrics(registry);
-  app.get(ROUTES.health, () => ({ status: 'ok', runs: registry.all().length }));
+  app.get(ROUTES.health, () => ({ status: 'ok', runs: registry.all().length, storage: registry.storage() }));
   app.get(ROUTES.metrics, async (_request, reply) => {
     const text = await metrics.metrics();
     return reply.type(metrics.contentType).send(text);

@@ -102,7 +102,11 @@ it('names what is not there', async () => {
 });
 
 it('reports health and metrics', async () => {
-  expect(await (await get(ROUTES.health)).json()).toEqual({ status: 'ok', runs: 1 });
+  expect(await (await get(ROUTES.health)).json()).toEqual({
+    status: 'ok',
+    runs: 1,
+    storage: { freeBytes: expect.any(Number), low: false, findings: {} },
+  });
   const metrics = await (await get(ROUTES.metrics)).text();
   expect(metrics).toContain(`weft_clients_here{run="${runId}"} 0`);
   expect(metrics).toContain('process_cpu_seconds_total');

@@ -131,12 +131,17 @@ export class PartialUploads {
     });
   }
 
-  /** Removes what belongs to no lease that could still deliver. */
-  sweep(isLive: (leaseId: string) => boolean): void {
+  /** Removes what belongs to no lease that could still deliver; returns what that was. */
+  sweep(isLive: (leaseId: string) => boolean): { name: string; bytes: number }[] {
+    const removed: { name: string; bytes: number }[] = [];
     for (const name of readdirSync(this.#folder)) {
       const leaseId = name.replace(/\.(part|json)$/, '');
-      if (!this.#queues.has(leaseId) && !isLive(leaseId)) rmSync(join(this.#folder, name), { force: true });
+      if (this.#queues.has(leaseId) || isLive(leaseId)) continue;
+      const path = join(this.#folder, name);
+      removed.push({ name, bytes: statSync(path).size });
+      rmSync(path, { force: true });
     }
+    return removed;
   }
 
   #inOrder<T>(leaseId: string, work: () => Promise<T>): Promise<T> {

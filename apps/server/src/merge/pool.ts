@@ -28,7 +28,9 @@ export class WorkerMerger implements Merger {
 
   #run<Task, Result>(name: 'readOut' | 'change' | 'agreement' | 'mergeMatrices', task: Task): Promise<Result> {
     this.#pool ??= processPool(workerPath('merge-worker'), this.#workers);
-    return this.#pool.run(task, { name }) as Promise<Result>;
+    return this.#pool.run(task, { name }).catch((error: unknown) => {
+      throw asError(error);
+    }) as Promise<Result>;
   }
 
   async readOut(job: ReadOutJob): Promise<Uint8Array> {
@@ -91,6 +93,14 @@ export class WorkerMerger implements Merger {
     await this.#pool?.destroy();
     rmSync(this.#folder, { recursive: true, force: true });
   }
+}
+
+/** A child process's error arrives as its fields alone. */
+function asError(error: unknown): Error {
+  if (error instanceof Error) return error;
+  const fields = error !== null && typeof error === 'object' ? error : {};
+  const message = 'message' in fields ? String(fields.message) : String(error);
+  return Object.assign(new Error(message), 'code' in fields ? { code: fields.code } : {}, { cause: error });
 }
 
 /** Consecutive parts of nearly equal length. */

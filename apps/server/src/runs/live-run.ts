@@ -14,6 +14,7 @@ import {
 import type { MachineState } from '../coordinator/types.ts';
 import type { AdapterSource } from '../http/adapter.ts';
 import { Rights } from '../receipts/rights.ts';
+import type { SweptRun } from '../store/retention.ts';
 import type { RoundFile } from '../store/run-store.ts';
 import { lossAlert } from './alerts.ts';
 import { type ExportWish, evaluationJob, exportSource } from './export.ts';
@@ -42,6 +43,11 @@ export class LiveRun {
   resume(): void {
     this.rights.resume();
     this.#driver.resume();
+  }
+
+  /** Resolves when the uploads that were there at the start have been read through. */
+  get checked(): Promise<void> {
+    return this.#driver.checked;
   }
 
   listen(listener: RunListener): () => void {
@@ -74,6 +80,22 @@ export class LiveRun {
 
   roundFiles(): readonly RoundFile[] {
     return this.#driver.archive.files();
+  }
+
+  /** The run as far as the bytes of its uploads go. */
+  sweptRun(): SweptRun {
+    const { archive } = this.#driver;
+    const inRound = new Set(this.state.leases.map((lease) => lease.leaseId));
+    const isOpen = this.state.phase !== 'committed' && this.state.phase !== 'abandoned';
+    return {
+      store: this.#context.store,
+      endedAt: (round) => {
+        if (isOpen && round === this.state.round) return null;
+        const ended = archive.of(round);
+        return ended ? Date.parse(ended.record.endedAt) : null;
+      },
+      isNeeded: (leaseId) => isOpen && inRound.has(leaseId),
+    };
   }
 
   snapshot(): RunSnapshot {

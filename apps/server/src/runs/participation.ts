@@ -51,7 +51,11 @@ export class Participation {
     if (lease) this.#driver.leaseClock.renew(lease.leaseId);
   }
 
-  async join(clientId: string, join: Join): Promise<JoinReply> {
+  join(clientId: string, join: Join): Promise<JoinReply> {
+    return this.#context.gate.pass(() => this.#join(clientId, join));
+  }
+
+  async #join(clientId: string, join: Join): Promise<JoinReply> {
     checkJoin(join, this.#context.definition.settings, this.#driver.state);
     // Who has pruned is granted what it kept: docs/decisions/0008-rank-self-pruning.md.
     const rank = this.deliveries.cap(clientId, join.proposal.rank);
@@ -145,22 +149,40 @@ export class Participation {
     return this.deliveries.holds(sha256, leaseId);
   }
 
-  async uploadBegin(clientId: string, begin: UploadBegin): Promise<{ offset: number }> {
+  uploadBegin(clientId: string, begin: UploadBegin): Promise<{ offset: number }> {
+    return this.#context.gate.pass(() => this.#uploadBegin(clientId, begin));
+  }
+
+  async #uploadBegin(clientId: string, begin: UploadBegin): Promise<{ offset: number }> {
     const known = this.deliveries.known(clientId, begin.leaseId);
     if (known) return { offset: this.deliveries.sameAs(known, begin.sha256).bytes };
     const entry = this.#entry(clientId, begin.leaseId);
     const lease = await this.#driver.leases.make(entry, this.#driver.state.round, this.#driver.state.version);
+    await this.#context.disk.requireRoom(begin.bytes);
     return { offset: await this.deliveries.begin(lease, begin) };
   }
 
-  async uploadChunk(clientId: string, leaseId: string, offset: number, bytes: Uint8Array): Promise<{ offset: number }> {
+  uploadChunk(clientId: string, leaseId: string, offset: number, bytes: Uint8Array): Promise<{ offset: number }> {
+    return this.#context.gate.pass(() => this.#uploadChunk(clientId, leaseId, offset, bytes));
+  }
+
+  async #uploadChunk(
+    clientId: string,
+    leaseId: string,
+    offset: number,
+    bytes: Uint8Array,
+  ): Promise<{ offset: number }> {
     const known = this.deliveries.known(clientId, leaseId);
     if (known) return { offset: known.bytes };
     this.#entry(clientId, leaseId);
     return { offset: await this.deliveries.chunk(leaseId, offset, bytes) };
   }
 
-  async uploadCommit(clientId: string, leaseId: string, sha256: string): Promise<Receipt> {
+  uploadCommit(clientId: string, leaseId: string, sha256: string): Promise<Receipt> {
+    return this.#context.gate.pass(() => this.#uploadCommit(clientId, leaseId, sha256));
+  }
+
+  async #uploadCommit(clientId: string, leaseId: string, sha256: string): Promise<Receipt> {
     const known = this.deliveries.known(clientId, leaseId);
     if (known) return this.deliveries.sameAs(known, sha256);
     const entry = this.#entry(clientId, leaseId);

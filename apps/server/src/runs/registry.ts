@@ -14,18 +14,23 @@ import {
 } from '@weft/protocol';
 import type { Logger } from 'pino';
 import type { Bans } from '../auth/bans.ts';
+import { initialState } from '../coordinator/machine.ts';
 import { ServerError } from '../errors.ts';
 import { PartialUploads } from '../ingest/partial.ts';
 import type { Merger } from '../merge/merger.ts';
 import type { Signer } from '../receipts/signer.ts';
 import { BlobFolder } from '../store/blobs.ts';
+import type { CheckReport } from '../store/check.ts';
+import type { DiskSpace } from '../store/disk-space.ts';
 import type { HistoryIndex } from '../store/history.ts';
 import { hashIdentity, hashManifest, type ServedFile } from '../store/manifest.ts';
 import type { ModelFolder } from '../store/model-folder.ts';
+import { sweepUploads } from '../store/retention.ts';
 import { type RunDefinition, RunStore } from '../store/run-store.ts';
 import type { Task } from '../store/task-folder.ts';
+import type { Gate } from './gate.ts';
 import { LiveRun } from './live-run.ts';
-import { checkSettings } from './policy.ts';
+import { checkSettings, policyOf } from './policy.ts';
 import type { Timing } from './run-context.ts';
 
 export interface RegistryOptions {
@@ -34,6 +39,9 @@ export interface RegistryOptions {
   readonly tasks: ReadonlyMap<string, Task>;
   readonly merger: Merger;
   readonly index: HistoryIndex;
+  readonly disk: DiskSpace;
+  readonly report: CheckReport;
+  readonly gate: Gate;
   readonly timing: Timing;
   readonly logger: Logger;
   readonly now: () => Date;
@@ -75,7 +83,8 @@ export class Registry {
       if (!definition) continue;
       const manifest = this.#manifestOf(definition.settings.tasks);
       if (!manifest || hashManifest(manifest) !== definition.manifestHash) {
-        const state = store.readState()?.run ?? 'created';
+        const initial = () => initialState(policyOf(definition.settings, this.#options.timing));
+        const state = store.machineJournal(this.#options.logger, null).load(initial).run;
         const what = `Run "${definition.settings.name}" (${runId}) was made with another model or other tasks`;
         if (state !== 'completed' && state !== 'stopped') {
           throw new ServerError(
@@ -87,6 +96,22 @@ export class Registry {
         continue;
       }
       this.#adopt(definition, store, manifest).resume();
+    }
+    this.#sweepPartials();
+    const { report, logger } = this.#options;
+    Promise.all(this.all().map((run) => run.checked)).then(
+      () => report.write(),
+      (error: unknown) => logger.error({ err: error }, 'the data folder could not be checked'),
+    );
+  }
+
+  /** Uploads on their way whose lease ended with the last server, or whose announcement never got there. */
+  #sweepPartials(): void {
+    const isLive = (leaseId: string) => this.all().some((run) => run.hasLiveLease(leaseId));
+    for (const { name, bytes } of this.#partials.sweep(isLive)) {
+      const path = join('partial', name);
+      const text = `${path} belongs to no lease that could still deliver, and was removed.`;
+      this.#options.report.add({ kind: 'partial-without-lease', path, bytes, text });
     }
   }
 
@@ -104,7 +129,7 @@ export class Registry {
   }
 
   #adopt(definition: RunDefinition, store: RunStore, manifest: Manifest): LiveRun {
-    const { model, merger, index, timing, logger, now, monotonic, signer, bans } = this.#options;
+    const { model, merger, index, disk, report, gate, timing, logger, now, monotonic, signer, bans } = this.#options;
     const run = new LiveRun({
       definition,
       manifest,
@@ -120,6 +145,9 @@ export class Registry {
       partials: this.#partials,
       merger,
       index,
+      disk,
+      report,
+      gate,
       timing,
       logger,
       now,
@@ -239,6 +267,12 @@ export class Registry {
     for (const run of this.all()) run.volunteers.unban(clientId);
   }
 
+  /** How the data folder does. */
+  storage(): { freeBytes: number | null; low: boolean; findings: Record<string, number> } {
+    const { disk, report } = this.#options;
+    return { freeBytes: disk.free, low: disk.low, findings: report.counts() };
+  }
+
   tick(ms: number): void {
     for (const run of this.#runs.values()) {
       try {
@@ -248,6 +282,13 @@ export class Registry {
         this.#options.logger.error({ err: error, run: run.runId }, 'a run could not go on');
       }
     }
+  }
+
+  /** Removes the bytes of uploads whose time is over. */
+  async sweepUploads(retentionMs: number): Promise<void> {
+    const runs = this.all().map((run) => run.sweptRun());
+    const swept = await sweepUploads(runs, this.#uploads, { retentionMs, now: this.#options.now().getTime() });
+    if (swept.rounds > 0) this.#options.logger.info(swept, 'the bytes of old uploads were removed');
   }
 
   async close(): Promise<void> {

@@ -16,6 +16,7 @@ import type { MachineState, Quarantine } from '../coordinator/types.ts';
 import type { UploadFiles } from '../merge/merger.ts';
 import { quarantine, quarantineOpposed } from '../merge/quarantine.ts';
 import { buildTree } from '../receipts/round-tree.ts';
+import { uploadFault } from '../store/check.ts';
 import type { RoundFile, UploadRecord } from '../store/run-store.ts';
 import { sparseStage, startKey, stateRankOf } from './grants.ts';
 import type { RunContext } from './run-context.ts';
@@ -31,7 +32,7 @@ export async function mergeRound(
   records: readonly UploadRecord[],
   global: string | null,
 ): Promise<MergeOutcome> {
-  const { definition, matrices, merger, globals, now, monotonic, signer } = context;
+  const { definition, matrices, merger, uploads, globals, now, monotonic, signer } = context;
   const { settings } = definition;
   const startedAt = monotonic();
   const delivered = records
@@ -39,13 +40,22 @@ export async function mergeRound(
       state.leases.some((lease) => lease.leaseId === receipt.leaseId && lease.state === 'uploaded'),
     )
     .sort((a, b) => compare(a.receipt.sha256, b.receipt.sha256) || compare(a.receipt.clientId, b.receipt.clientId));
-  const onDisk = delivered.map((record) => ({ record, files: filesOf(context, record) }));
+  const lost = delivered.flatMap((record) => {
+    const reason = uploadFault(uploads, record);
+    return reason === null ? [] : [{ record, reason }];
+  });
+  const onDisk = delivered
+    .filter((record) => !lost.some((each) => each.record === record))
+    .map((record) => ({ record, files: filesOf(context, record) }));
   const changes = await merger.changes(
     onDisk.map(({ files }) => files),
     matrices,
   );
   const sent = onDisk.map((each, i): Sent => ({ ...each, ...(changes[i] ?? { norm: Number.NaN, ofA: true }) }));
-  const quarantined = await checkTogether(context, sent);
+  const quarantined = [
+    ...lost.map(({ record, reason }) => ({ leaseId: record.receipt.leaseId, reason })),
+    ...(await checkTogether(context, sent)),
+  ];
   const bad = new Map(quarantined.map(({ leaseId, reason }) => [leaseId, reason]));
   const isBad = ({ record: { receipt } }: Sent) => bad.has(receipt.leaseId);
   const accepted = sent.filter((each) => !isBad(each));
@@ -100,9 +110,12 @@ export async function mergeRound(
       reason: null,
       endedAt,
       mergeMs: Math.round(monotonic() - startedAt),
-      contributions: figures.map(({ record, ...figure }) =>
-        contributionOf(record, figure, bad.get(record.receipt.leaseId) ?? null),
-      ),
+      contributions: [
+        ...figures.map(({ record, ...figure }) =>
+          contributionOf(record, figure, bad.get(record.receipt.leaseId) ?? null),
+        ),
+        ...lost.map(({ record, reason }) => contributionOf(record, NO_FIGURES, reason)),
+      ],
       trainLoss: accepted.reduce((sum, { record }, i) => sum + (weights[i] ?? 0) * record.begin.lastLoss, 0),
       heldOutLoss: null,
       spectra: [...merged.spectra],
@@ -158,6 +171,9 @@ async function checkTogether(
 }
 
 type Figures = Pick<Contribution, 'weight' | 'changeNorm' | 'cosineToMean' | 'clip' | 'outlier'>;
+
+/** Of an upload whose bytes the server has lost. */
+const NO_FIGURES: Figures = { weight: 0, changeNorm: null, cosineToMean: null, clip: 1, outlier: null };
 
 /** What the record tells of each change: the accepted first, then the quarantined, which had no part in the mean. */
 function figuresOf(

@@ -6,8 +6,11 @@ import type { PartialUploads } from '../ingest/partial.ts';
 import type { Merger } from '../merge/merger.ts';
 import type { Signer } from '../receipts/signer.ts';
 import type { BlobFolder } from '../store/blobs.ts';
+import type { CheckReport } from '../store/check.ts';
+import type { DiskSpace } from '../store/disk-space.ts';
 import type { HistoryIndex } from '../store/history.ts';
 import type { RunDefinition, RunStore } from '../store/run-store.ts';
+import type { Gate } from './gate.ts';
 import type { Matrix } from './grants.ts';
 import type { RoundTiming } from './policy.ts';
 
@@ -32,6 +35,11 @@ export interface RunContext {
   readonly partials: PartialUploads;
   readonly merger: Merger;
   readonly index: HistoryIndex;
+  readonly disk: DiskSpace;
+  /** What this start has found in the data folder. */
+  readonly report: CheckReport;
+  /** Lets clients' work in until the server is to stop. */
+  readonly gate: Gate;
   readonly timing: Timing;
   readonly logger: Logger;
   readonly now: () => Date;

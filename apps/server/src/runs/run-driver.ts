@@ -1,9 +1,13 @@
-// Drives one run: feeds the round machine with events and time, writes its state down before anybody hears of it, and carries
-// out its effects. What volunteers ask for is participation.ts; transport, timers, merging and files are passed in.
+// Drives one run: feeds the round machine with events and time, writes them down before anybody hears of them, and
+// carries out its effects. What volunteers ask for is participation.ts; transport, timers, merging and files are passed in.
+import { setTimeout as pause } from 'node:timers/promises';
 import type { Lease, LogLine, RoundRecord, RoundView, RunView } from '@weft/protocol';
 import { initialState, step } from '../coordinator/machine.ts';
 import type { Effect, LeaseEntry, MachineEvent, MachineState, Wish } from '../coordinator/types.ts';
 import { messageOf } from '../errors.ts';
+import { checkUploads } from '../store/check.ts';
+import { isDiskFull } from '../store/files.ts';
+import type { MachineJournal } from '../store/machine-journal.ts';
 import type { RoundFile } from '../store/run-store.ts';
 import { abandonedAlert } from './alerts.ts';
 import { Archive } from './archive.ts';
@@ -21,7 +25,8 @@ import { outcomeOf, roundView, runView } from './views.ts';
 /** Why a lease whose upload was taken back is over. */
 export const WITHDRAWN = 'Withdrawn by the volunteer.';
 
-const PLAIN_WRITE_EVERY_MS = 2_000;
+/** A merge that found the disk full is tried again after this time. */
+const MERGE_AGAIN_MS = 1_000;
 
 export class RunDriver {
   readonly runId: string;
@@ -35,10 +40,14 @@ export class RunDriver {
   readonly #listeners = new Set<RunListener>();
   readonly #background: Background;
   #state: MachineState;
-  #unwrittenMs = 0;
+  readonly #machineJournal: MachineJournal;
+  /** Events that could not be acted on because the disk is full; tried again as time passes. */
+  readonly #postponed: MachineEvent[] = [];
   /** The client whose lease goes into the answer to its question, not into a notice. */
   #asking: string | null = null;
   #closed = false;
+  /** Settles when the uploads a restarted server found have been read through. */
+  #checked: Promise<void> = Promise.resolve();
 
   constructor(context: RunContext) {
     const { definition, store, timing } = context;
@@ -52,7 +61,8 @@ export class RunDriver {
     this.evaluations = new Evaluations(store, this.runId, definition.settings.tasks, context.monotonic);
     this.archive = new Archive(store);
     this.leases = new LeaseMaker(context, (version) => this.archive.globalOf(version));
-    this.#state = store.readState() ?? initialState(policyOf(definition.settings, timing));
+    this.#machineJournal = store.machineJournal(context.logger.child({ run: this.runId }), context.report);
+    this.#state = this.#machineJournal.load(() => initialState(policyOf(definition.settings, timing)));
   }
 
   /** Takes the run up where the server left it: every lease renewed, receipts and commits that the state missed added. */
@@ -60,13 +70,15 @@ export class RunDriver {
     const { store } = this.#context;
     // Nobody is connected yet; those who waited ask again when they come back.
     this.#state = { ...this.#state, present: 0, wishes: [] };
-    for (const { receipt, withdrawn } of store.readUploads(this.#state.round)) {
+    const records = store.readUploads(this.#state.round);
+    const ended = this.archive.of(this.#state.round);
+    if (!ended) this.#checked = checkUploads(this.#context.uploads, records, this.#context.report);
+    for (const { receipt, withdrawn } of records) {
       const { leaseId } = receipt;
       this.dispatch(
         withdrawn === null ? { type: 'uploaded', leaseId } : { type: 'withdrawn', leaseId, reason: WITHDRAWN },
       );
     }
-    const ended = this.archive.of(this.#state.round);
     if (ended?.global && this.#state.phase === 'merging') {
       this.#committed(ended);
     }
@@ -137,6 +149,7 @@ export class RunDriver {
 
   /** Lets `ms` of running time pass. */
   tick(ms: number): void {
+    for (const event of this.#postponed.splice(0)) this.dispatch(event);
     for (const { leaseId, silentMs } of this.leaseClock.elapse(ms)) {
       this.lost(leaseId, `The lease ran out: no sign of life for ${Math.round(silentMs / 1000)} s.`);
     }
@@ -153,19 +166,26 @@ export class RunDriver {
   dispatch(event: MachineEvent): void {
     if (this.#closed) return;
     const before = this.#state;
+    // Most who go have nothing to take back.
+    if (event.type === 'withdraw' && !before.wishes.some((wish) => wish.clientId === event.clientId)) return;
     const { state, effects } = step(before, event);
-    this.#state = state;
     if (event.type === 'elapsed' && effects.length === 0) {
-      this.#unwrittenMs += event.ms;
-      if (this.#unwrittenMs < PLAIN_WRITE_EVERY_MS) return;
-      this.#context.store.writeState(state, { flush: false });
-      this.#unwrittenMs = 0;
+      this.#state = state;
+      this.#machineJournal.pass(event.ms, state);
       return;
     }
-    // What ended is written before the state that builds on it.
-    for (const effect of effects) if (effect.type === 'abandoned') this.#writeAbandoned(effect.round, effect.reason);
-    this.#context.store.writeState(state, { flush: true });
-    this.#unwrittenMs = 0;
+    try {
+      // What ended is written before the state that builds on it.
+      for (const effect of effects) if (effect.type === 'abandoned') this.#writeAbandoned(effect.round, effect.reason);
+    } catch (error) {
+      if (!isDiskFull(error)) throw error;
+      // Time comes again by itself.
+      if (event.type !== 'elapsed') this.#postponed.push(event);
+      this.journal.failure(error, 'the disk is full: the end of the round waits');
+      return;
+    }
+    this.#state = state;
+    this.#machineJournal.append(event, state, { barrier: effects.some(({ type }) => type === 'phase') });
     for (const effect of effects) this.#carryOut(effect);
     if (state.run !== before.run || state.version !== before.version) this.runChanged();
     this.changed();
@@ -209,11 +229,28 @@ export class RunDriver {
     }
   }
 
+  /** A full disk ends no merge: it is tried again until its phase ends. */
   async #merge(round: number): Promise<void> {
+    const wanted = () => !this.#closed && this.#state.phase === 'merging' && this.#state.round === round;
+    await this.#checked;
+    while (wanted()) {
+      try {
+        await this.#tryMerge(round);
+        return;
+      } catch (error) {
+        if (!isDiskFull(error)) throw error;
+        this.log('error', `The disk is full, so round ${round} waits with its merge. Free some space.`);
+        await pause(MERGE_AGAIN_MS);
+      }
+    }
+  }
+
+  async #tryMerge(round: number): Promise<void> {
     const { store } = this.#context;
     const global = this.archive.globalOf(this.#state.version)?.sha256 ?? null;
     const outcome = await mergeRound(this.#context, this.#state, store.readUploads(round), global).catch(
       (error: unknown) => {
+        if (isDiskFull(error)) throw error;
         if (!this.#closed) this.journal.failure(error, `merging round ${round} failed`);
         return { ok: false as const, reason: `Merging failed: ${messageOf(error)}`, quarantined: [] };
       },
@@ -289,10 +326,15 @@ export class RunDriver {
     for (const listener of this.#listeners) listener.runChanged();
   }
 
+  /** Resolves when the uploads that were there at the start have been read through. */
+  get checked(): Promise<void> {
+    return this.#checked;
+  }
+
   /** Takes no more events; resolves when work in progress has ended. */
   async close(): Promise<void> {
-    if (!this.#closed) this.#context.store.writeState(this.#state, { flush: true });
     this.#closed = true;
     await this.#background.ended();
+    await this.#machineJournal.close();
   }
 }

@@ -2,6 +2,7 @@
 // Synchronous on purpose: the caller must not act on, or tell anybody of, what is not on disk yet, and the files are small.
 import { randomBytes } from 'node:crypto';
 import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { ProtocolError } from '@weft/protocol';
 import type { z } from 'zod';
@@ -23,12 +24,19 @@ export function syncFolder(path: string): void {
   }
 }
 
+/** Whether a write failed because the disk, or the user's share of it, is full. Looks through causes. */
+export function isDiskFull(error: unknown): boolean {
+  const code = systemCode(error);
+  if (code === 'ENOSPC' || code === 'EDQUOT' || code === 'storage-full') return true;
+  return error instanceof Error && error.cause !== undefined && isDiskFull(error.cause);
+}
+
 /** Runs `work`; a full disk becomes the ProtocolError 'storage-full', which a peer can be told. */
 export function withDisk<T>(what: string, work: () => T): T {
   try {
     return work();
   } catch (cause) {
-    if (systemCode(cause) !== 'ENOSPC' && systemCode(cause) !== 'EDQUOT') throw cause;
+    if (!isDiskFull(cause)) throw cause;
     throw new ProtocolError('storage-full', `The server's disk is full: ${what} could not be kept. Try again later.`, {
       retryAfterMs: 60_000,
       cause,
@@ -64,6 +72,34 @@ export function writeDurably(
     renameSync(temporary, path);
     if (flush) syncFolder(dirname(path));
   });
+}
+
+/**
+ * The same without holding up the event loop. The file takes its place only if `wanted` still says so at the end; resolves
+ * with whether it did.
+ */
+export async function writeLater(path: string, content: string, wanted: () => boolean): Promise<boolean> {
+  const temporary = `${path}.${randomBytes(4).toString('hex')}.tmp`;
+  try {
+    const handle = await open(temporary, 'wx');
+    try {
+      await handle.writeFile(content);
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    // Nothing waits between the question and the renaming.
+    if (!wanted()) {
+      rmSync(temporary, { force: true });
+      return false;
+    }
+    renameSync(temporary, path);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw error;
+  }
+  syncFolder(dirname(path));
+  return true;
 }
 
 export function writeJson(path: string, value: unknown, options: { flush?: boolean; mode?: number } = {}): void {

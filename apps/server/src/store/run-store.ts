@@ -1,5 +1,5 @@
-// What is on disk of one run. Definition, receipts, rounds and evaluations are the truth, each a file written once;
-// `state.json` is where the round stands. The database is an index of these and can be made again from them.
+// What is on disk of one run. Definition, receipts, rounds and evaluations are the truth, each a file written once; where the
+// round stands is kept by `machine-journal.ts`. The database is an index of these and can be made again from them.
 import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import {
@@ -15,9 +15,11 @@ import {
   uploadBeginSchema,
   uploadOutcomeSchema,
 } from '@weft/protocol';
+import type { Logger } from 'pino';
 import { z } from 'zod';
-import type { MachineState } from '../coordinator/types.ts';
+import type { CheckReport } from './check.ts';
 import { readJson, syncFolder, writeDurably, writeJson } from './files.ts';
+import { MachineJournal } from './machine-journal.ts';
 
 export const runDefinitionSchema = z.object({
   runId: idSchema,
@@ -139,13 +141,9 @@ export class RunStore {
     writeJson(join(this.#folder, 'run.json'), definition);
   }
 
-  readState(): MachineState | null {
-    return readJson(join(this.#folder, 'state.json'), machineStateSchema);
-  }
-
-  /** `flush: false` for the mere passing of time, which may be lost. */
-  writeState(state: MachineState, options: { flush: boolean }): void {
-    writeJson(join(this.#folder, 'state.json'), state, options);
+  /** Where the round stands. */
+  machineJournal(logger: Logger, report: CheckReport | null): MachineJournal {
+    return new MachineJournal(this.#folder, machineStateSchema, logger, report);
   }
 
   writeUpload(record: UploadRecord): void {
@@ -172,7 +170,29 @@ export class RunStore {
   /** Rounds that have uploads, ascending. */
   uploadRounds(): number[] {
     const folder = join(this.#folder, 'uploads');
-    return existsSync(folder) ? readdirSync(folder).sort(byNumber).map(Number) : [];
+    if (!existsSync(folder)) return [];
+    return readdirSync(folder)
+      .filter((name) => /^\d+$/.test(name))
+      .sort(byNumber)
+      .map(Number);
+  }
+
+  /** Ids of the leases that have delivered in a round. */
+  uploadLeases(round: number): string[] {
+    const folder = join(this.#folder, 'uploads', String(round));
+    if (!existsSync(folder)) return [];
+    return readdirSync(folder)
+      .filter((name) => name.endsWith('.json'))
+      .map((name) => name.slice(0, -'.json'.length));
+  }
+
+  /** Whether the bytes of a round's uploads have been removed, their time being over. */
+  isSwept(round: number): boolean {
+    return existsSync(join(this.#folder, 'swept', `${round}.json`));
+  }
+
+  writeSwept(round: number, swept: { at: string; uploads: number; bytes: number }): void {
+    writeJson(join(this.#folder, 'swept', `${round}.json`), swept);
   }
 
   writeRound(file: RoundFile): void {
@@ -214,6 +234,25 @@ export class RunStore {
     const folder = join(this.#folder, 'forgetting');
     rmSync(join(folder, `${clientId}.json`), { force: true });
     syncFolder(folder);
+  }
+
+  /** All start weights made so far, with the version they are of and their key. */
+  readStarts(): { version: number; key: string; sha256: string; bytes: number }[] {
+    const folder = join(this.#folder, 'starts');
+    if (!existsSync(folder)) return [];
+    return readdirSync(folder).flatMap((version) =>
+      readdirSync(join(folder, version))
+        .filter((name) => name.endsWith('.json'))
+        .flatMap((name) => {
+          const key = name.slice(0, -'.json'.length);
+          const start = this.readStart(Number(version), key);
+          return start ? [{ version: Number(version), key, ...start }] : [];
+        }),
+    );
+  }
+
+  removeStart(version: number, key: string): void {
+    rmSync(join(this.#folder, 'starts', String(version), `${key}.json`), { force: true });
   }
 
   get eventsPath(): string {
