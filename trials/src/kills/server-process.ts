@@ -1,0 +1,95 @@
+// `weft serve` as a process of its own, started, killed and started again over one data folder and one port.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { z } from 'zod';
+
+/** Longest a start may take before the trial gives up. */
+const START_MS = 60_000;
+
+const documentSchema = z.object({ url: z.string() });
+
+/** The checkout this file lies in, built or not. */
+export function checkout(): string {
+  for (let folder = import.meta.dirname; dirname(folder) !== folder; folder = dirname(folder)) {
+    if (existsSync(join(folder, 'scripts', 'weft.mjs'))) return folder;
+  }
+  throw new Error(`${import.meta.dirname} is in no checkout of Weft.`);
+}
+
+export class ServerProcess {
+  readonly #dataDir: string;
+  readonly #token: string;
+  #child: ChildProcess | null = null;
+  #port = 0;
+  /** Milliseconds from each spawn to the document on stdout, which is printed once the port is open. */
+  readonly startMs: number[] = [];
+  /** Processes that a SIGKILL ended. */
+  kills = 0;
+
+  constructor(dataDir: string, token: string) {
+    this.#dataDir = dataDir;
+    this.#token = token;
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${this.#port}`;
+  }
+
+  /** Spawns the server and does not wait for it. */
+  spawn(): ChildProcess {
+    const weft = join(checkout(), 'apps', 'cli', 'dist', 'weft.js');
+    const child = spawn(
+      process.execPath,
+      [weft, 'serve', '--json', '--data-dir', this.#dataDir, '--port', String(this.#port), '--min-free', '0'],
+      {
+        stdio: ['ignore', 'pipe', 'inherit'],
+        env: { ...process.env, WEFT_ADMIN_TOKEN: this.#token, WEFT_LOG_LEVEL: process.env.WEFT_LOG_LEVEL ?? 'fatal' },
+      },
+    );
+    this.#child = child;
+    return child;
+  }
+
+  /** Starts the server; resolves when it serves. Rejects when it ends before that. */
+  async start(): Promise<void> {
+    const began = performance.now();
+    const child = this.spawn();
+    let text = '';
+    await new Promise<void>((resolve, reject) => {
+      const timer = setTimeout(() => reject(new Error(`The server did not serve within ${START_MS} ms.`)), START_MS);
+      child.once('exit', (code, signal) => {
+        clearTimeout(timer);
+        reject(new Error(`The server ended at its start (${code ?? signal}): ${text}`));
+      });
+      child.stdout?.setEncoding('utf8').on('data', (part: string) => {
+        text += part;
+        if (!text.trimEnd().endsWith('}')) return;
+        clearTimeout(timer);
+        this.#port = Number(new URL(documentSchema.parse(JSON.parse(text)).url).port);
+        resolve();
+      });
+    });
+    this.startMs.push(performance.now() - began);
+  }
+
+  /** Ends the process at once, as a crash does. */
+  kill(): Promise<void> {
+    return this.#end('SIGKILL');
+  }
+
+  stop(): Promise<void> {
+    return this.#end('SIGTERM');
+  }
+
+  async #end(signal: NodeJS.Signals): Promise<void> {
+    const child = this.#child;
+    this.#child = null;
+    if (!child || child.exitCode !== null || child.signalCode !== null) return;
+    const gone = once(child, 'exit');
+    child.kill(signal);
+    const [, endedBy] = (await gone) as [number | null, NodeJS.Signals | null];
+    if (endedBy === 'SIGKILL') this.kills += 1;
+  }
+}
