@@ -1,6 +1,7 @@
 // `npm run chaos`: what happens to a run whose server is killed, and to the round machine under any order of events.
 import { TrialProgram } from './program.ts';
 import { kills } from './trials/kills.ts';
+import { schedules } from './trials/schedules.ts';
 
 const program = new TrialProgram('chaos', 'Kill the server, shuffle its events; nothing acknowledged may be lost.');
 program.trial(
@@ -11,5 +12,14 @@ program.trial(
     { flags: '--seed <n>', help: 'fixes the moments', fallback: 1 },
   ],
   kills,
+);
+program.trial(
+  'schedules',
+  'random schedules of events through the round machine',
+  [
+    { flags: '--schedules <n>', help: 'how many', fallback: 10_000 },
+    { flags: '--seed <n>', help: 'where the schedules are drawn from', fallback: 1 },
+  ],
+  ({ schedules: count = 0, seed = 0 }, say) => schedules({ schedules: count, seed }, say),
 );
 await program.run(process.argv.slice(2));

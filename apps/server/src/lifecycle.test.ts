@@ -71,7 +71,7 @@ const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 describe('a lease', () => {
   it('is lost without a sign of life, kept by heartbeats, and long for a hidden tab', async () => {
-    const runId = await hasty.create({ name: 'leases', rounds: 1 });
+    const runId = await hasty.create({ name: 'leases', rounds: 1, lateMs: 0 });
     const [silent, beating, hidden] = await hasty.enter(runId, 3);
     if (!silent || !beating || !hidden) throw new Error('three volunteers');
     const leases = await Promise.all([silent.lease(1), beating.lease(2), hidden.lease(4)]);

@@ -51,7 +51,7 @@ export const contributionSchema = z.object({
   uploadBytes: countSchema,
   sha256: sha256Schema,
   startVersion: countSchema,
-  /** Share of the merge, 0 when quarantined. */
+  /** Share of the merge, 0 when quarantined or only credited. */
   weight: z.number(),
   firstLoss: lossSchema,
   lastLoss: lossSchema,
@@ -62,6 +62,8 @@ export const contributionSchema = z.object({
   cosineToMean: z.number().min(-1).max(1).nullable().default(null),
   /** What its change was multiplied by; less than 1 when it was clipped. */
   clip: z.number().min(0).max(1).default(1),
+  /** That it came too late, and what became of it; null where it came in time. */
+  late: z.string().nullable().default(null),
   /** Why it stands out of the cohort although it was merged; null where it does not. */
   outlier: z.string().nullable().default(null),
 });
@@ -166,15 +168,24 @@ export const bansSchema = z.object({ bans: z.array(banSchema) });
 
 const ofRun = z.object({ runId: idSchema });
 
+/** What the operator says of a command: shown with the round, in the log and in the journal. */
+const saidSchema = z.string().trim().min(1).max(200).nullable().default(null);
+const command = ofRun.extend({ reason: saidSchema });
+
 /** Dashboard → server: payload and reply of every message. */
 export const ADMIN_REQUESTS = {
   'admin:overview': { payload: z.object({}), reply: overviewSchema },
   'admin:create': { payload: runSettingsSchema, reply: runViewSchema },
   'admin:watch': { payload: ofRun, reply: runSnapshotSchema },
   'admin:start': { payload: ofRun, reply: runViewSchema },
-  'admin:pause': { payload: ofRun, reply: runViewSchema },
-  'admin:close-round': { payload: ofRun, reply: runViewSchema },
-  'admin:stop': { payload: ofRun, reply: runViewSchema },
+  'admin:pause': { payload: command, reply: runViewSchema },
+  'admin:close-round': { payload: command, reply: runViewSchema },
+  'admin:abort-round': { payload: command, reply: runViewSchema },
+  'admin:extend': {
+    payload: command.extend({ ms: z.int().min(1_000).max(86_400_000) }),
+    reply: runViewSchema,
+  },
+  'admin:stop': { payload: command, reply: runViewSchema },
   'admin:bans': { payload: z.object({}), reply: bansSchema },
   'admin:ban': { payload: banWishSchema, reply: bansSchema },
   'admin:unban': { payload: z.object({ clientId: idSchema }), reply: bansSchema },

@@ -20,10 +20,16 @@ export type StrategyName = z.infer<typeof strategySchema>;
 /** The strategies whose next state is the last one and a change. */
 const MERGES_CHANGES: readonly StrategyName[] = ['flexlora-carry', 'flexlora-frozen-tail', 'flora'];
 
+/** And so the ones that take changes made from an older state. */
+const TAKES_STALE = MERGES_CHANGES;
+
 /** A scaled change is no average of factors: these cannot clip. */
 const AVERAGES_FACTORS: readonly StrategyName[] = ['zero-pad', 'hetlora', 'fedit', 'slora'];
 
 const LEAST_OPPOSITION = 0.5;
+
+const strategyOf = (input: unknown): string =>
+  input !== null && typeof input === 'object' && 'strategy' in input ? String(input.strategy) : 'this strategy';
 
 /** How every device keeps the frozen weights: fewer bits take less memory and change every loss a little. */
 export const baseDtypeSchema = z.enum(['f32', 'f16', 'q8', 'q4']);
@@ -69,6 +75,24 @@ export const runSettingsSchema = z
     selectionMs: z.int().min(1_000).max(86_400_000).default(120_000),
     trainingMs: z.int().min(1_000).max(86_400_000).default(600_000),
     mergingMs: z.int().min(1_000).max(86_400_000).default(300_000),
+    /**
+     * How long those who were too late may still deliver; 0: not at all. Late work is credited, and merged with the next
+     * round where the strategy takes changes made from an older state.
+     */
+    lateMs: z.int().min(0).max(86_400_000).default(30_000),
+    /**
+     * `buffered` merges every `goal` uploads while the others train on (FedBuff, arXiv 2106.06639); `trainingMs` is then the
+     * time a buffer has to fill.
+     */
+    mode: z.enum(['synchronous', 'buffered']).default('synchronous'),
+    /** Of `buffered`: who may train at once. null: ⌈1.3 · goal⌉. */
+    concurrency: z.int().min(1).max(10_000).nullable().default(null),
+    /** a of the weight n·(1 + τ)^−a of work that is τ versions old; 0 counts it like fresh work. */
+    stalenessPower: z.number().min(0).max(10).default(0.5),
+    /** Versions that work may lag behind; older work is not merged. */
+    maxStaleness: z.int().min(0).max(1_000).default(10),
+    /** Share the places of a round over the run's ranks, so that quick devices cannot take them all. */
+    stratify: z.boolean().default(false),
     localSteps: z.int().min(1).max(100_000).default(20),
     batchSize: z.int().min(1).max(1024).default(8),
     baseDtype: baseDtypeSchema.default('f32'),
@@ -129,6 +153,28 @@ export const runSettingsSchema = z
   .refine((run) => run.serverMomentum === 0 || MERGES_CHANGES.includes(run.strategy), {
     path: ['serverMomentum'],
     message: `must be 0: only ${MERGES_CHANGES.join(', ')} merge changes, which momentum works on`,
+  })
+  .refine((run) => run.mode === 'synchronous' || TAKES_STALE.includes(run.strategy), {
+    path: ['mode'],
+    error: ({ input }) =>
+      `must be synchronous: ${strategyOf(input)} merges no work that started from an older version; ${TAKES_STALE.join(', ')} do`,
+  })
+  .refine((run) => run.mode === 'synchronous' || !run.deterministic, {
+    path: ['deterministic'],
+    message: 'must be off with the mode buffered: who is quicker decides what is merged together',
+  })
+  .refine((run) => run.mode === 'synchronous' || run.sparseRounds === 0, {
+    path: ['sparseRounds'],
+    message:
+      'must be 0 with the mode buffered: work of before and after the last sparse round cannot be merged together',
+  })
+  .refine((run) => run.mode === 'buffered' || run.concurrency === null, {
+    path: ['concurrency'],
+    message: 'must be left out: it is a setting of the mode buffered',
+  })
+  .refine((run) => !run.stratify || !run.deterministic, {
+    path: ['stratify'],
+    message: 'must be off with deterministic rounds, which draw their cohort by seed',
   })
   .refine((run) => run.momentum === 0 || run.optimiser === 'sgd', {
     path: ['momentum'],

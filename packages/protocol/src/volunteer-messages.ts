@@ -278,7 +278,12 @@ export const VOLUNTEER_NOTICES = {
   'run:state': runViewSchema,
   'round:state': roundViewSchema,
   'lease:granted': leaseSchema,
-  'lease:revoked': z.object({ leaseId: idSchema, reason: z.string() }),
+  'lease:revoked': z.object({
+    leaseId: idSchema,
+    reason: z.string(),
+    /** How long the upload is taken yet, as late work; 0: not any more. */
+    lateMs: countSchema.default(0),
+  }),
   'evaluation:available': z.object({ runId: idSchema, version: countSchema }),
 } as const;
 

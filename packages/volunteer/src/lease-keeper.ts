@@ -25,6 +25,8 @@ export interface KeeperOptions {
   readonly clock: Clock;
   readonly status: () => Omit<Heartbeat, 'leaseId'>;
   readonly onRound: (round: RoundView) => void;
+  /** The lease is over, and what has begun may still be delivered: a note for the owner. */
+  readonly onLate: (note: string) => void;
   readonly onLost: (loss: LeaseLost) => void;
 }
 
@@ -32,6 +34,8 @@ export class LeaseKeeper {
   readonly #options: KeeperOptions;
   readonly #ended = new AbortController();
   readonly #stopTimer: () => void;
+  #stopLate: () => void = () => undefined;
+  #lateUntil: number | null = null;
 
   constructor(options: KeeperOptions) {
     this.#options = options;
@@ -61,8 +65,29 @@ export class LeaseKeeper {
     );
   }
 
-  revoked(leaseId: string, reason: string): void {
-    if (leaseId === this.#options.lease.leaseId) this.#lose(new LeaseLost(reason));
+  /** When the server takes the upload no more, by the clock; null while the lease is live. */
+  get lateUntil(): number | null {
+    return this.#lateUntil;
+  }
+
+  /** `lateMs`: how long the server still takes the upload; 0: not any more. */
+  revoked(leaseId: string, reason: string, lateMs: number): void {
+    const { lease, clock, onLate } = this.#options;
+    if (leaseId !== lease.leaseId || this.#ended.signal.aborted) return;
+    this.#stopLate();
+    if (lateMs === 0 || !this.#hasBegun()) {
+      this.#lose(new LeaseLost(reason));
+      return;
+    }
+    this.#lateUntil = clock.now() + lateMs;
+    this.#stopLate = clock.after(lateMs, () => this.#lose(new LeaseLost(`${reason} The time for late work is over.`)));
+    onLate(`${reason} The update may still be delivered for ${Math.ceil(lateMs / 1000)} s.`);
+  }
+
+  /** Whether there is something that could be ready in time: not before the first step. */
+  #hasBegun(): boolean {
+    const { stage, step } = this.#options.status().progress;
+    return stage === 'uploading' || (stage === 'training' && step > 0);
   }
 
   #lose(loss: LeaseLost): void {
@@ -73,6 +98,7 @@ export class LeaseKeeper {
 
   close(): void {
     this.#stopTimer();
+    this.#stopLate();
     this.#ended.abort(new LeaseLost('The lease has been closed.'));
   }
 }

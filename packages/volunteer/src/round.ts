@@ -28,6 +28,8 @@ export interface RoundContext {
   /** Told after the stage has changed. */
   onStage(): void;
   whenRunning(): Promise<void>;
+  /** When late work is taken no more, by the clock; null while the lease is live. */
+  lateUntil(): number | null;
   /** Milliseconds an upload is expected to take; kept back from the round's deadline. */
   readonly uploadReserveMs: number;
 }
@@ -104,10 +106,13 @@ async function fetchRows(context: RoundContext): Promise<string> {
   return rows;
 }
 
+/** Volunteers of a buffered run train at once: no phase of a round is theirs to wait for, or to meet. */
+const isBuffered = ({ holder }: RoundContext): boolean => holder.state.run?.settings.mode === 'buffered';
+
 async function waitForOpening(context: RoundContext): Promise<void> {
   const { lease, holder, condition, signal } = context;
   const here = () => (holder.state.round?.round === lease.round ? holder.state.round : null);
-  const open = () => here()?.phase === 'training';
+  const open = () => isBuffered(context) || here()?.phase === 'training';
   if (open()) return;
   enter(context, 'waiting');
   const tell = (round: RoundView | null) => {
@@ -160,8 +165,10 @@ async function train(
   // A part of the steps in time is worth more to the round than all of them too late.
   const finishEarly = () => {
     const { round, phaseEndsAt } = holder.state;
-    if (round?.phase !== 'training' || phaseEndsAt === null) return false;
-    return clock.now() > phaseEndsAt - Math.max(LEAST_RESERVE_MS, context.uploadReserveMs) - 2 * stepMs;
+    const phaseEnd = round?.phase === 'training' && !isBuffered(context) ? phaseEndsAt : null;
+    const end = context.lateUntil() ?? phaseEnd;
+    if (end === null) return false;
+    return clock.now() > end - Math.max(LEAST_RESERVE_MS, context.uploadReserveMs) - 2 * stepMs;
   };
   const onCompile = (done: number, total: number) =>
     holder.update({ compiling: done < total ? { done, total } : null });

@@ -254,9 +254,9 @@ export class VolunteerSession {
         this.#granted = lease;
         this.#condition.poke();
       }),
-      transport.onNotice('lease:revoked', ({ leaseId, reason }) => {
+      transport.onNotice('lease:revoked', ({ leaseId, reason, lateMs }) => {
         if (this.#granted?.leaseId === leaseId) this.#granted = null;
-        this.#keeper?.revoked(leaseId, reason);
+        this.#keeper?.revoked(leaseId, reason, lateMs);
       }),
     );
   }
@@ -352,13 +352,12 @@ export class VolunteerSession {
   /** A lease for the latest proposal; null when something changed that asks for a fresh look first. */
   async #place(signal: AbortSignal): Promise<Lease | null> {
     const { clock } = this.#options;
-    const data = this.#data;
     const { proposal } = this.state;
     if (!proposal) throw new SessionError('closed', 'There is no proposal; call prepare() first.');
     const choice: DataChoice =
-      data.kind === 'own'
+      this.#data.kind === 'own'
         ? { kind: 'own', consent: true, examples: this.state.data.examples ?? 0 }
-        : { kind: 'task', task: data.task };
+        : { kind: 'task', task: this.#data.task };
     const line = this.#line();
     try {
       const lease = await obtainLease({
@@ -397,7 +396,6 @@ export class VolunteerSession {
   async #play(lease: Lease, signal: AbortSignal): Promise<void> {
     const { clock, hidden } = this.#options;
     const { manifest } = this.state;
-    const data = this.#data;
     if (!manifest || !this.#model)
       throw new SessionError('closed', 'The session is not prepared; call prepare() first.');
     const lost = new AbortController();
@@ -414,6 +412,7 @@ export class VolunteerSession {
         progress: this.state.progress ?? emptyProgress(lease),
       }),
       onRound: (round) => this.#sawRound(round),
+      onLate: (note) => this.#holder.update({ note }),
       onLost: (loss) => lost.abort(loss),
     });
     this.#keeper = keeper;
@@ -428,10 +427,11 @@ export class VolunteerSession {
         manifest,
         model: this.#model,
         lease,
-        ownRows: data.kind === 'own' ? data.rows : null,
+        ownRows: this.#data.kind === 'own' ? this.#data.rows : null,
         signal: both,
         onStage: () => this.#stageChanged(),
         whenRunning: () => this.#whenRunning(both),
+        lateUntil: () => keeper.lateUntil,
         uploadReserveMs: 2 * this.#uploadMs,
       });
       this.#delivered(receipt);

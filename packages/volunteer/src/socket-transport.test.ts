@@ -105,7 +105,7 @@ describe('socketTransport', () => {
     const stop = transport.onNotice('lease:revoked', (notice) => seen.push(notice));
     socket.fire('lease:revoked', { leaseId: 'a', reason: 'over' });
     socket.fire('lease:revoked', { leaseId: 7 });
-    expect(seen).toEqual([{ leaseId: 'a', reason: 'over' }]);
+    expect(seen).toEqual([{ leaseId: 'a', reason: 'over', lateMs: 0 }]);
     expect(invalid.map((error) => error.code)).toEqual(['bad-message']);
     stop();
     socket.fire('lease:revoked', { leaseId: 'a', reason: 'over' });

@@ -195,6 +195,49 @@ describe('the server says no', () => {
     await session.close();
   });
 
+  it('revokes the lease with time for late work: what has begun is delivered', async () => {
+    const bench = await makeBench();
+    const { session, coordinator, trainer } = bench;
+    trainer.holdBefore = 2;
+    void session.start();
+    await eventually(() => trainer.isHeld, 'training has begun');
+    coordinator.automatic = false;
+    coordinator.revoke('The round has the uploads it needs.', 30_000);
+    expect(session.state.note).toBe('The round has the uploads it needs. The update may still be delivered for 30 s.');
+    trainer.release();
+    await eventually(() => session.state.totals.rounds === 1, 'the update is delivered late');
+    await session.close();
+  });
+
+  it('gives late work up when its time is over', async () => {
+    const bench = await makeBench();
+    const { session, coordinator, trainer, clock } = bench;
+    trainer.holdBefore = 2;
+    void session.start();
+    await eventually(() => trainer.isHeld, 'training has begun');
+    coordinator.automatic = false;
+    coordinator.revoke('The round has the uploads it needs.', 30_000);
+    await clock.advance(30_000);
+    const note =
+      'Round 1 went on without this update. The round has the uploads it needs. The time for late work is over.';
+    await eventually(() => session.state.note === note, 'it has given up');
+    expect(session.state.totals.rounds).toBe(0);
+    await session.close();
+  });
+
+  it('has nothing to deliver late before the first step', async () => {
+    const bench = await makeBench();
+    const { session, coordinator, trainer } = bench;
+    trainer.holdBefore = 1;
+    void session.start();
+    await eventually(() => trainer.isHeld, 'training is about to begin');
+    coordinator.automatic = false;
+    coordinator.revoke('The round has the uploads it needs.', 30_000);
+    const note = 'Round 1 went on without this update. The round has the uploads it needs.';
+    await eventually(() => session.state.note === note, 'it has given up');
+    await session.close();
+  });
+
   it('pauses the run: the volunteer waits and says so, then goes on', async () => {
     const bench = await makeBench();
     const { session, coordinator } = bench;

@@ -1,6 +1,7 @@
 // What follows from the leases: counts, minimum, whose turn it is. Derived each time and stored nowhere, so that
 // nothing can drift apart.
-import type { LeaseEntry, LeaseState, MachineState, Policy } from './types.ts';
+import { indexOf } from './lease-index.ts';
+import type { LateEntry, LeaseEntry, MachineState, Policy, Wish } from './types.ts';
 
 export interface Counts {
   /** All leases of the round: training + uploaded + quarantined + dropped. */
@@ -12,25 +13,61 @@ export interface Counts {
 }
 
 export function countLeases(leases: readonly LeaseEntry[]): Counts {
-  const of = (state: LeaseState) => leases.filter((lease) => lease.state === state).length;
-  return {
-    leased: leases.length,
-    training: of('live'),
-    uploaded: of('uploaded'),
-    quarantined: of('quarantined'),
-    dropped: of('dropped'),
-  };
+  const { live, uploaded, quarantined, dropped } = indexOf(leases).states;
+  return { leased: leases.length, training: live, uploaded, quarantined, dropped };
 }
 
+const minimumWith = (policy: Policy, ownInPlay: boolean): number =>
+  ownInPlay ? Math.max(policy.minimum, policy.ownFileMinimum) : policy.minimum;
+
 /** Accepted uploads a merge of these leases takes: more when own files are in play (docs/decisions/0001). */
-export function minimumFor(policy: Policy, leases: readonly LeaseEntry[]): number {
-  const ownInPlay = leases.some((lease) => lease.own && (lease.state === 'live' || lease.state === 'uploaded'));
-  return ownInPlay ? Math.max(policy.minimum, policy.ownFileMinimum) : policy.minimum;
-}
+export const minimumFor = (policy: Policy, leases: readonly LeaseEntry[]): number =>
+  minimumWith(policy, indexOf(leases).ownKept > 0);
+
+/** The same of the uploads that are in: who still trains no longer counts, and an own file of theirs neither. */
+export const minimumOfUploads = (policy: Policy, leases: readonly LeaseEntry[]): number =>
+  minimumWith(policy, indexOf(leases).ownUploaded > 0);
 
 /** Leases at which selection closes at once: ⌈1.3·goal⌉, since some will be lost on the way. */
 export function selectionLimit(policy: Policy): number {
   return policy.deterministic ? policy.goal : Math.ceil((policy.goal * 13) / 10);
+}
+
+/** Places of a tier: an equal share of all, the smallest ranks first where they do not divide. */
+export function tierShare(policy: Policy, rank: number, places: number): number {
+  const tier = policy.ranks.indexOf(rank);
+  if (tier < 0) return places;
+  const share = Math.floor(places / policy.ranks.length);
+  return share + (tier < places % policy.ranks.length ? 1 : 0);
+}
+
+/**
+ * Who is given a place, first come first, until `places` are taken. With `tiers` nobody gets more than its tier's share;
+ * with `spill` what the tiers leave goes to the others.
+ */
+export function choose(
+  { policy, leases, wishes }: MachineState,
+  places: number,
+  { tiers, spill }: { readonly tiers: boolean; readonly spill: boolean },
+): Wish[] {
+  const index = indexOf(leases);
+  let free = places - index.states.live - index.states.uploaded;
+  const chosen: Wish[] = [];
+  const left: Wish[] = [];
+  const byRank = new Map<number, number>();
+  for (const wish of wishes) {
+    if (free <= 0) break;
+    if (index.delivered.has(wish.clientId)) continue;
+    const taken = (index.keptByRank.get(wish.rank) ?? 0) + (byRank.get(wish.rank) ?? 0);
+    if (tiers && taken >= tierShare(policy, wish.rank, places)) {
+      left.push(wish);
+      continue;
+    }
+    byRank.set(wish.rank, (byRank.get(wish.rank) ?? 0) + 1);
+    chosen.push(wish);
+    free -= 1;
+  }
+  return spill ? [...chosen, ...left.slice(0, Math.max(0, free))] : chosen;
 }
 
 /** FNV-1a over UTF-16 units: an order that depends on nothing but its text. */
@@ -43,26 +80,72 @@ export function seededOrder(text: string): number {
 }
 
 /** The served task with the fewest takers in this round; ties go by turns, another task first each round. */
-export function nextTask(policy: Policy, leases: readonly LeaseEntry[], round: number): string | null {
+export function nextTask(policy: Policy, takers: ReadonlyMap<string, number>, round: number): string | null {
   const { tasks } = policy;
-  const takers = (task: string) => leases.filter((lease) => lease.task === task && lease.state !== 'dropped').length;
-  const turned = tasks.map((_, i) => tasks[(i + round - 1) % tasks.length] ?? '');
-  return turned.reduce<string | null>(
-    (best, task) => (best === null || takers(task) < takers(best) ? task : best),
-    null,
-  );
+  let best: string | null = null;
+  let fewest = Number.POSITIVE_INFINITY;
+  for (let i = 0; i < tasks.length; i++) {
+    const task = tasks[(i + Math.max(0, round - 1)) % tasks.length] ?? '';
+    const count = takers.get(task) ?? 0;
+    if (count < fewest) {
+      best = task;
+      fewest = count;
+    }
+  }
+  return best;
 }
+
+const at = (leases: readonly LeaseEntry[], place: number | undefined): LeaseEntry | undefined =>
+  place === undefined ? undefined : leases[place];
+
+export const leaseOf = ({ leases }: MachineState, leaseId: string): LeaseEntry | undefined =>
+  at(leases, indexOf(leases).places.get(leaseId));
 
 /** The client's lease that is still live, or undefined. */
-export function liveLeaseOf(state: MachineState, clientId: string): LeaseEntry | undefined {
-  return state.leases.find((lease) => lease.clientId === clientId && lease.state === 'live');
-}
+export const liveLeaseOf = ({ leases }: MachineState, clientId: string): LeaseEntry | undefined =>
+  at(leases, indexOf(leases).liveOf.get(clientId));
+
+/** The client's latest lease of the round, whatever became of it. */
+export const latestLeaseOf = ({ leases }: MachineState, clientId: string): LeaseEntry | undefined =>
+  at(leases, indexOf(leases).latestOf.get(clientId));
 
 /** Whether the client has delivered to the round in progress. */
-export function hasDelivered(state: MachineState, clientId: string): boolean {
-  return state.leases.some(
-    (lease) => lease.clientId === clientId && (lease.state === 'uploaded' || lease.state === 'quarantined'),
-  );
+export const hasDelivered = ({ leases }: MachineState, clientId: string): boolean =>
+  indexOf(leases).delivered.has(clientId);
+
+/** Late work of this lease, expected or here. */
+export const lateEntryOf = ({ late }: MachineState, leaseId: string): LateEntry | undefined =>
+  late.find((entry) => entry.leaseId === leaseId);
+
+/** Leases a merge of this round is of. */
+export const leasesOfMerge = ({ merge, leases }: MachineState, round: number): readonly LeaseEntry[] =>
+  merge?.round === round ? merge.leases : leases;
+
+const isMerging = ({ merge, phase }: MachineState): boolean => merge !== null || phase === 'merging';
+
+/** Whether this upload is in a merge that has begun, or may be: late work goes with any. */
+export function isInMerge(state: MachineState, leaseId: string): boolean {
+  if (state.merge?.leases.some((lease) => lease.leaseId === leaseId)) return true;
+  if (state.phase === 'merging' && leaseOf(state, leaseId)?.state === 'uploaded') return true;
+  return isMerging(state) && lateEntryOf(state, leaseId)?.arrived === true;
+}
+
+/** Whether this upload waits for a merge that has not begun. */
+export function waitsForMerge(state: MachineState, leaseId: string): boolean {
+  if (isInMerge(state, leaseId)) return false;
+  const open = state.phase === 'selecting' || state.phase === 'training';
+  return (open && leaseOf(state, leaseId)?.state === 'uploaded') || lateEntryOf(state, leaseId)?.arrived === true;
+}
+
+/** What this client has delivered and no merge has settled yet. */
+export const deliveredBy = ({ leases, late, merge }: MachineState, clientId: string): readonly LeaseEntry[] => [
+  ...[...leases, ...(merge?.leases ?? [])].filter((lease) => lease.clientId === clientId && lease.state === 'uploaded'),
+  ...late.filter((entry) => entry.clientId === clientId && entry.arrived),
+];
+
+/** Versions that somebody still trains from or has work of: their start weights and states must be kept. */
+export function versionsInUse({ version, leases, late, merge }: MachineState): ReadonlySet<number> {
+  return new Set([version, ...[...leases, ...late, ...(merge?.leases ?? [])].map((entry) => entry.version)]);
 }
 
 /** `n upload` or `n uploads`. */

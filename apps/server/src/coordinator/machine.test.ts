@@ -5,17 +5,23 @@ import { initialState, step } from './machine.ts';
 import type { Effect, MachineEvent, MachineState, Policy } from './types.ts';
 
 const POLICY: Policy = {
+  mode: 'synchronous',
   goal: 4,
   minimum: 3,
   ownFileMinimum: 5,
   deterministic: false,
   seed: 'weft',
   tasks: ['a', 'b', 'c'],
+  ranks: [1, 2, 4],
+  stratify: false,
+  concurrency: 4,
+  maxStaleness: 3,
   rounds: 3,
   selectionMs: 60_000,
   graceMs: 5_000,
   trainingMs: 100_000,
   mergingMs: 30_000,
+  lateMs: 20_000,
   restMs: 1_000,
 };
 

@@ -18,6 +18,8 @@ export interface Delivery {
   readonly clientId: string;
   readonly name: string | null;
   readonly own: boolean;
+  /** The round in progress: that of the lease, or a later one where it comes late. */
+  readonly round: number;
 }
 
 /** The round's side of a commit. */
@@ -30,7 +32,8 @@ export interface LeaseHooks {
 
 export class Deliveries {
   readonly #context: RunContext;
-  readonly #receipts = new Map<string, Receipt>();
+  /** With the round in progress when it was made: that of its lease may be long over. */
+  readonly #receipts = new Map<string, { readonly receipt: Receipt; readonly at: number }>();
   readonly #pruned: PrunedRanks;
   readonly #committing = new Map<string, { sha256: string; clientId: string; receipt: Promise<Receipt> }>();
 
@@ -39,7 +42,8 @@ export class Deliveries {
     this.#pruned = new PrunedRanks(context.store, pruningOf(context.definition.settings) !== null);
     for (const round of context.store.uploadRounds().slice(-ROUNDS_REMEMBERED)) {
       for (const record of context.store.readUploads(round)) {
-        if (record.withdrawn === null) this.#receipts.set(record.receipt.leaseId, this.#signed(record));
+        const { leaseId } = record.receipt;
+        if (record.withdrawn === null) this.#receipts.set(leaseId, { receipt: this.#signed(record), at: round });
       }
     }
   }
@@ -53,22 +57,20 @@ export class Deliveries {
     return receipt;
   }
 
-  #remember(receipt: Receipt): void {
-    this.#receipts.set(receipt.leaseId, receipt);
-    for (const { leaseId, round } of this.#receipts.values()) {
-      if (round <= receipt.round - ROUNDS_REMEMBERED) this.#receipts.delete(leaseId);
-    }
+  #remember(receipt: Receipt, at: number): void {
+    this.#receipts.set(receipt.leaseId, { receipt, at });
+    for (const [leaseId, kept] of this.#receipts) if (kept.at <= at - ROUNDS_REMEMBERED) this.#receipts.delete(leaseId);
   }
 
   /** The receipt this client got for the lease, or null. */
   known(clientId: string, leaseId: string): Receipt | null {
-    const receipt = this.#receipts.get(leaseId);
+    const receipt = this.#receipts.get(leaseId)?.receipt;
     return receipt?.clientId === clientId ? receipt : null;
   }
 
   /** A receipt of the latest rounds by its id; with `clientId`, only one of this client. */
   find(clientId: string | null, receiptId: string): Receipt | null {
-    for (const receipt of this.#receipts.values()) {
+    for (const { receipt } of this.#receipts.values()) {
       if (receipt.receiptId === receiptId && (clientId === null || receipt.clientId === clientId)) return receipt;
     }
     return null;
@@ -80,8 +82,8 @@ export class Deliveries {
   }
 
   forget(clientId: string): void {
-    for (const { leaseId, clientId: owner } of this.#receipts.values()) {
-      if (owner === clientId) this.#receipts.delete(leaseId);
+    for (const [leaseId, { receipt }] of this.#receipts) {
+      if (receipt.clientId === clientId) this.#receipts.delete(leaseId);
     }
     this.#pruned.forget(clientId);
   }
@@ -94,7 +96,7 @@ export class Deliveries {
   /** Whether a lease other than this one has delivered, or delivers now, these very bytes. */
   holds(sha256: string, leaseId: string): boolean {
     const others = [...this.#receipts.values()].some(
-      (receipt) => receipt.sha256 === sha256 && receipt.leaseId !== leaseId,
+      ({ receipt }) => receipt.sha256 === sha256 && receipt.leaseId !== leaseId,
     );
     return others || [...this.#committing].some(([other, commit]) => other !== leaseId && commit.sha256 === sha256);
   }
@@ -185,7 +187,7 @@ export class Deliveries {
     };
     store.writeUpload(record);
     this.#pruned.note(record);
-    this.#remember(receipt);
+    this.#remember(receipt, delivery.round);
     index.upload(record);
     hooks.accepted(receipt, begin.rank);
     return receipt;

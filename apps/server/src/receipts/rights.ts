@@ -1,15 +1,13 @@
 // What a volunteer may ask of its own work in a run: take back what is not merged, be forgotten, and have a receipt proven.
 // Works on a run's files and round machine; who may ask is settled by the handshake.
 import { type ForgetReply, type InclusionProof, ProtocolError } from '@weft/protocol';
-import type { MachineState } from '../coordinator/types.ts';
+import { deliveredBy, isInMerge, waitsForMerge } from '../coordinator/derive.ts';
 import type { Participation } from '../runs/participation.ts';
 import type { RunContext } from '../runs/run-context.ts';
 import { type RunDriver, WITHDRAWN } from '../runs/run-driver.ts';
 import type { Forgetting, UploadRecord } from '../store/run-store.ts';
 import { forgetInFiles, makePseudonym, REMAINS, withoutVolunteer } from './forget.ts';
 import { proofIn } from './round-tree.ts';
-
-const isOpen = ({ phase }: MachineState): boolean => phase === 'selecting' || phase === 'training';
 
 export class Rights {
   readonly #context: RunContext;
@@ -26,8 +24,11 @@ export class Rights {
   resume(): void {
     const { store } = this.#context;
     for (const entry of store.readForgetting()) this.#forget(entry);
-    for (const { withdrawn, receipt } of store.readUploads(this.#driver.state.round)) {
-      if (withdrawn !== null) this.#removeBytes(receipt);
+    const { leases, late } = this.#driver.state;
+    for (const round of new Set([this.#driver.state.round, ...[...leases, ...late].map((lease) => lease.round)])) {
+      for (const { withdrawn, receipt } of store.readUploads(round)) {
+        if (withdrawn !== null) this.#removeBytes(receipt);
+      }
     }
   }
 
@@ -36,11 +37,12 @@ export class Rights {
     const { archive, journal, state } = this.#driver;
     const { store, now } = this.#context;
     const receipt = this.#volunteers.deliveries.find(clientId, receiptId);
-    if (!receipt) {
-      const inTree = archive.files().some(({ leaves }) => leaves.some((leaf) => leaf.receiptId === receiptId));
-      throw inTree ? this.#merged() : this.#unknown(receiptId);
-    }
-    const mayStillCount = receipt.round === state.round && isOpen(state);
+    // A merge that was begun, or one that is over: late work may have been in that of a later round.
+    const inTree = archive.files().some(({ leaves }) => leaves.some((leaf) => leaf.receiptId === receiptId));
+    if (inTree) throw this.#merged();
+    if (!receipt) throw this.#unknown(receiptId);
+    if (isInMerge(state, receipt.leaseId)) throw this.#merged();
+    const mayStillCount = waitsForMerge(state, receipt.leaseId);
     const wasAbandoned = archive.of(receipt.round)?.record.outcome === 'abandoned';
     if (!mayStillCount && !wasAbandoned) throw this.#merged();
     const record = store.readUpload(receipt.round, receipt.leaseId);
@@ -86,8 +88,8 @@ export class Rights {
     const { state } = this.#driver;
     const { deliveries } = this.#volunteers;
     const { partials, store } = this.#context;
-    const delivers = state.leases.some((lease) => lease.clientId === clientId && lease.state === 'uploaded');
-    if (deliveries.isCommitting(clientId) || (state.phase === 'merging' && delivers)) {
+    const isMerged = deliveredBy(state, clientId).some(({ leaseId }) => isInMerge(state, leaseId));
+    if (deliveries.isCommitting(clientId) || isMerged) {
       throw new ProtocolError('round-closed', 'Your update is being merged right now. Ask again in a moment.', {
         retryAfterMs: 2_000,
       });
@@ -105,9 +107,9 @@ export class Rights {
     const { clientId, pseudonym } = entry;
     const { store, uploads, index, definition, bans, isNeededAnywhere, now } = this.#context;
     let withdrawn = 0;
-    const open = isOpen(state) ? store.readUploads(state.round) : [];
-    for (const record of open) {
-      if (record.receipt.clientId !== clientId || record.withdrawn !== null) continue;
+    for (const { leaseId, round } of deliveredBy(state, clientId)) {
+      const record = waitsForMerge(state, leaseId) ? store.readUpload(round, leaseId) : null;
+      if (!record || record.withdrawn !== null) continue;
       this.#withdraw(record, now().toISOString());
       withdrawn += 1;
     }

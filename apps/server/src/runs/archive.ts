@@ -1,5 +1,5 @@
 // The ended rounds of a run: written as they end, kept in memory for the dashboard.
-import type { BlobReference, RoundRecord } from '@weft/protocol';
+import type { BlobReference, Contribution, RoundRecord } from '@weft/protocol';
 import type { RoundFile, RunStore } from '../store/run-store.ts';
 import type { LossByTask } from './views.ts';
 
@@ -56,7 +56,16 @@ export class Archive {
       spectra: [],
       tree: null,
     };
-    this.add({ record, global: null, leaves: [] });
+    this.add({ record, global: null, settled: null, leaves: [] });
+    return record;
+  }
+
+  /** Adds late work that no merge will settle to the record of the last round; returns it, or null where there is none. */
+  credit(contributions: readonly Contribution[]): RoundRecord | null {
+    const last = this.#files.at(-1);
+    if (!last || contributions.length === 0) return null;
+    const record = { ...last.record, contributions: [...last.record.contributions, ...contributions] };
+    this.add({ ...last, record });
     return record;
   }
 }

@@ -1,6 +1,6 @@
 // Who is here, for the device table: kept in memory only, rebuilt as clients come back.
 import type { ClientRow, ClientState, DeviceReport, Progress } from '@weft/protocol';
-import { liveLeaseOf } from '../coordinator/derive.ts';
+import { latestLeaseOf, liveLeaseOf } from '../coordinator/derive.ts';
 import type { MachineState } from '../coordinator/types.ts';
 
 /** Rows kept of clients that have gone. */
@@ -116,8 +116,7 @@ export class Clients {
         (a.sockets > 0 ? (a.clientId < b.clientId ? -1 : 1) : b.lastSeen - a.lastSeen),
     );
     return clients.map((client) => {
-      const lease =
-        liveLeaseOf(state, client.clientId) ?? state.leases.findLast((entry) => entry.clientId === client.clientId);
+      const lease = liveLeaseOf(state, client.clientId) ?? latestLeaseOf(state, client.clientId);
       return {
         clientId: client.clientId,
         name: client.name,
@@ -140,7 +139,7 @@ export class Clients {
     }
     if (client.sockets === 0) return 'gone';
     if (state.wishes.some((wish) => wish.clientId === client.clientId)) return 'waiting';
-    const last = state.leases.findLast((entry) => entry.clientId === client.clientId);
+    const last = latestLeaseOf(state, client.clientId);
     return last && last.state !== 'live' ? last.state : 'here';
   }
 

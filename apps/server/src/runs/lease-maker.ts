@@ -34,7 +34,8 @@ export class LeaseMaker {
     return makeGrant(this.#context.definition.settings, this.#context.matrices, rank);
   }
 
-  async make(entry: LeaseEntry, round: number, version: number): Promise<Lease> {
+  async make(entry: LeaseEntry): Promise<Lease> {
+    const { round, version } = entry;
     const { definition, timing } = this.#context;
     const { settings, runId, runHash } = definition;
     const grant = this.grantOf(entry.rank);

@@ -11,7 +11,7 @@ import {
   type RunSnapshot,
   type RunView,
 } from '@weft/protocol';
-import type { MachineState } from '../coordinator/types.ts';
+import type { MachineEvent, MachineState } from '../coordinator/types.ts';
 import type { AdapterSource } from '../http/adapter.ts';
 import { Rights } from '../receipts/rights.ts';
 import type { SweptRun } from '../store/retention.ts';
@@ -22,6 +22,12 @@ import { Participation } from './participation.ts';
 import type { RunContext, RunListener } from './run-context.ts';
 import { RunDriver } from './run-driver.ts';
 import { withBans } from './views.ts';
+
+/** What the operator may ask of a run. */
+export type RunCommand = Extract<
+  MachineEvent,
+  { readonly type: 'start' | 'pause' | 'stop' | 'close-round' | 'abort-round' | 'extend' }
+>;
 
 export class LiveRun {
   readonly runId: string;
@@ -62,8 +68,9 @@ export class LiveRun {
     return this.#context.definition.createdAt;
   }
 
-  hasLiveLease(leaseId: string): boolean {
-    return this.#driver.hasLiveLease(leaseId);
+  /** Whether an upload of this lease is still taken. */
+  mayDeliver(leaseId: string): boolean {
+    return this.#driver.mayDeliver(leaseId);
   }
 
   view(): RunView {
@@ -85,8 +92,10 @@ export class LiveRun {
   /** The run as far as the bytes of its uploads go. */
   sweptRun(): SweptRun {
     const { archive } = this.#driver;
-    const inRound = new Set(this.state.leases.map((lease) => lease.leaseId));
-    const isOpen = this.state.phase !== 'committed' && this.state.phase !== 'abandoned';
+    const { leases, late, merge, phase } = this.state;
+    const isOpen = phase !== 'committed' && phase !== 'abandoned';
+    const waiting = [...(isOpen ? leases : []), ...late, ...(merge?.leases ?? [])];
+    const needed = new Set(waiting.map((lease) => lease.leaseId));
     return {
       store: this.#context.store,
       endedAt: (round) => {
@@ -94,7 +103,7 @@ export class LiveRun {
         const ended = archive.of(round);
         return ended ? Date.parse(ended.record.endedAt) : null;
       },
-      isNeeded: (leaseId) => isOpen && inRound.has(leaseId),
+      isNeeded: (leaseId) => needed.has(leaseId),
     };
   }
 
@@ -113,19 +122,26 @@ export class LiveRun {
     return this.#context.manifest;
   }
 
-  command(event: 'start' | 'pause' | 'stop' | 'close-round'): RunView {
+  /** Throws ProtocolError 'run-state' where the command does not fit. */
+  command(command: RunCommand): RunView {
     const { run, phase } = this.#driver.state;
-    const fits: Record<typeof event, boolean> = {
+    const open = phase === 'selecting' || phase === 'training';
+    const fits: Record<RunCommand['type'], boolean> = {
       start: run === 'created' || run === 'paused',
       pause: run === 'running',
       stop: run !== 'completed' && run !== 'stopped',
-      'close-round': phase === 'selecting' || phase === 'training',
+      'close-round': open,
+      'abort-round': open || phase === 'merging',
+      extend: open || phase === 'merging',
     };
-    if (!fits[event]) {
-      throw new ProtocolError('run-state', `A run that is ${run} with its round ${phase} cannot take "${event}".`);
+    const { type, reason = null } = command;
+    if (!fits[type]) {
+      throw new ProtocolError('run-state', `A run that is ${run} with its round ${phase} cannot take "${type}".`);
     }
-    this.log('info', `The operator asked for "${event}".`);
-    this.#driver.dispatch({ type: event });
+    const more = command.type === 'extend' ? ` of ${Math.round(command.ms / 1000)} s` : '';
+    this.log('info', `The operator asked for "${type}"${more}${reason ? `: ${reason}` : ''}.`);
+    this.#driver.journal.event('command', { command });
+    this.#driver.dispatch(command);
     return this.view();
   }
 

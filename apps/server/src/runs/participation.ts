@@ -11,10 +11,11 @@ import {
   type RoundView,
   type UploadBegin,
 } from '@weft/protocol';
-import { liveLeaseOf } from '../coordinator/derive.ts';
+import { lateEntryOf, leaseOf, liveLeaseOf } from '../coordinator/derive.ts';
 import type { LeaseEntry } from '../coordinator/types.ts';
 import { Deliveries } from '../ingest/deliveries.ts';
 import { checkJoin, RELEASE_REASONS } from './admission.ts';
+import { retryAfterMs } from './retry.ts';
 import type { RunContext } from './run-context.ts';
 import type { RunDriver } from './run-driver.ts';
 import { waitingReason } from './views.ts';
@@ -74,8 +75,7 @@ export class Participation {
     return {
       status: 'waiting',
       reason: waitingReason(this.#driver.state, clientId),
-      // The server tells when a place opens; asking again is for those who missed it, and spread out.
-      retryAfterMs: 10_000 + Math.floor(Math.random() * 10_000),
+      retryAfterMs: retryAfterMs(this.#driver.state, Math.random()),
       round: this.#driver.roundView(),
     };
   }
@@ -95,7 +95,8 @@ export class Participation {
   heartbeat(clientId: string, heartbeat: Heartbeat): { leaseMs: number; round: RoundView } {
     const entry = this.#entry(clientId, heartbeat.leaseId);
     const { leaseMs, hiddenLeaseMs } = this.#context.timing;
-    const length = heartbeat.hidden ? hiddenLeaseMs : leaseMs;
+    const late = lateEntryOf(this.#driver.state, entry.leaseId);
+    const length = late ? Math.max(1, Math.round(late.remainingMs)) : heartbeat.hidden ? hiddenLeaseMs : leaseMs;
     if (entry.state === 'live') this.#driver.leaseClock.renew(entry.leaseId, length);
     this.#driver.clients.progressed(clientId, heartbeat.progress);
     this.#driver.changed();
@@ -107,17 +108,22 @@ export class Participation {
     if (lease?.leaseId === leaseId) this.#driver.lost(leaseId, RELEASE_REASONS[reason]);
   }
 
-  /** The client's lease of this id in the round in progress, live or delivered; else throws what became of it. */
+  /**
+   * The client's lease of this id, live or delivered, in the round in progress or as late work; else throws what became
+   * of it.
+   */
   #entry(clientId: string, leaseId: string): LeaseEntry {
-    const entry = this.#driver.state.leases.find((lease) => lease.leaseId === leaseId && lease.clientId === clientId);
-    if (!entry) {
+    const { state } = this.#driver;
+    const lease = leaseOf(state, leaseId) ?? state.merge?.leases.find((merging) => merging.leaseId === leaseId);
+    const entry = lease && lease.state !== 'dropped' ? lease : (lateEntryOf(state, leaseId) ?? lease);
+    if (!entry || entry.clientId !== clientId) {
       throw new ProtocolError(
         'unknown-lease',
         `The lease ${leaseId} is not one of this round's for this client; join again.`,
       );
     }
-    if (entry.state !== 'dropped') return entry;
-    const open = this.#driver.state.phase === 'selecting' || this.#driver.state.phase === 'training';
+    if (entry !== lease || entry.state !== 'dropped') return entry;
+    const open = state.phase === 'selecting' || state.phase === 'training';
     throw new ProtocolError(
       open ? 'lease-expired' : 'round-closed',
       `The lease is no longer valid. ${entry.reason ?? ''} Join again for the next round.`,
@@ -157,7 +163,7 @@ export class Participation {
     const known = this.deliveries.known(clientId, begin.leaseId);
     if (known) return { offset: this.deliveries.sameAs(known, begin.sha256).bytes };
     const entry = this.#entry(clientId, begin.leaseId);
-    const lease = await this.#driver.leases.make(entry, this.#driver.state.round, this.#driver.state.version);
+    const lease = await this.#driver.leases.make(entry);
     await this.#context.disk.requireRoom(begin.bytes);
     return { offset: await this.deliveries.begin(lease, begin) };
   }
@@ -186,15 +192,22 @@ export class Participation {
     const known = this.deliveries.known(clientId, leaseId);
     if (known) return this.deliveries.sameAs(known, sha256);
     const entry = this.#entry(clientId, leaseId);
-    const lease = await this.#driver.leases.make(entry, this.#driver.state.round, this.#driver.state.version);
-    const delivery = { lease, clientId, name: this.#driver.clients.nameOf(clientId), own: entry.own };
+    const lease = await this.#driver.leases.make(entry);
+    const delivery = {
+      lease,
+      clientId,
+      name: this.#driver.clients.nameOf(clientId),
+      own: entry.own,
+      round: this.#driver.state.round,
+    };
     return this.deliveries.commit(delivery, sha256, {
       checkOpen: () => void this.#entry(clientId, leaseId),
       accepted: (receipt, rank) => {
         this.#driver.leaseClock.end(leaseId);
         this.#driver.clients.uploaded(clientId, receipt.bytes);
         const what = lease.training.sparse ? 'of a sparse update' : `at rank ${rank}`;
-        this.#driver.log('info', `${this.#driver.label(clientId)} delivered ${receipt.bytes} bytes ${what}.`);
+        const late = lateEntryOf(this.#driver.state, leaseId) ? ' late' : '';
+        this.#driver.log('info', `${this.#driver.label(clientId)} delivered ${receipt.bytes} bytes ${what}${late}.`);
         this.#driver.journal.event('uploaded', { clientId, leaseId, bytes: receipt.bytes, rank, sha256 });
         this.#driver.dispatch({ type: 'uploaded', leaseId });
       },

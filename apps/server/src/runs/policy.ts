@@ -1,4 +1,5 @@
 // From a run's settings to the round machine's rules.
+import { strategyByName } from '@weft/flexlora';
 import { ProtocolError, type RunSettings } from '@weft/protocol';
 import type { Policy } from '../coordinator/types.ts';
 
@@ -14,17 +15,24 @@ export interface RoundTiming {
 export function policyOf(settings: RunSettings, timing: RoundTiming): Policy {
   const minimum = Math.max(settings.minimum, LEAST_UPLOADS);
   return {
+    mode: settings.mode,
     goal: settings.goal,
     minimum,
     ownFileMinimum: settings.smallOwnFileCohorts ? minimum : Math.max(minimum, LEAST_UPLOADS_WITH_OWN_FILES),
     deterministic: settings.deterministic,
     seed: settings.seed,
     tasks: settings.tasks,
+    ranks: settings.ranks,
+    stratify: settings.stratify,
+    concurrency: settings.concurrency ?? Math.ceil((settings.goal * 13) / 10),
+    maxStaleness: settings.maxStaleness,
     rounds: settings.rounds,
     selectionMs: settings.selectionMs,
     graceMs: timing.selectionGraceMs,
     trainingMs: settings.trainingMs,
     mergingMs: settings.mergingMs,
+    // A cohort that must repeat itself takes nothing from the one before it.
+    lateMs: settings.deterministic ? 0 : settings.lateMs,
     restMs: timing.restMs,
   };
 }
@@ -40,6 +48,11 @@ export function checkSettings(
   if (settings.goal < LEAST_UPLOADS) {
     refuse(
       `goal: a merge takes at least ${LEAST_UPLOADS} uploads, so the goal must be at least ${LEAST_UPLOADS}, not ${settings.goal}.`,
+    );
+  }
+  if (settings.mode === 'buffered' && strategyByName(settings.strategy).synchronousOnly) {
+    refuse(
+      `mode: ${settings.strategy} merges no work that started from an older version, so it cannot be buffered; choose another strategy or the mode synchronous.`,
     );
   }
   const unknown = settings.tasks.find((task) => !server.tasks.includes(task));

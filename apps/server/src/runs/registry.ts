@@ -107,8 +107,8 @@ export class Registry {
 
   /** Uploads on their way whose lease ended with the last server, or whose announcement never got there. */
   #sweepPartials(): void {
-    const isLive = (leaseId: string) => this.all().some((run) => run.hasLiveLease(leaseId));
-    for (const { name, bytes } of this.#partials.sweep(isLive)) {
+    const isAwaited = (leaseId: string) => this.all().some((run) => run.mayDeliver(leaseId));
+    for (const { name, bytes } of this.#partials.sweep(isAwaited)) {
       const path = join('partial', name);
       const text = `${path} belongs to no lease that could still deliver, and was removed.`;
       this.#options.report.add({ kind: 'partial-without-lease', path, bytes, text });
@@ -152,7 +152,7 @@ export class Registry {
       logger,
       now,
       monotonic,
-      isLiveAnywhere: (leaseId) => this.all().some((other) => other.hasLiveLease(leaseId)),
+      isAwaitedAnywhere: (leaseId) => this.all().some((other) => other.mayDeliver(leaseId)),
       isNeededAnywhere: (sha256, leaseId) => this.all().some((other) => other.volunteers.holdsUpload(sha256, leaseId)),
       signer,
       bans,

@@ -11,64 +11,83 @@ import {
   strategyByName,
 } from '@weft/flexlora';
 import type { Contribution } from '@weft/protocol';
-import { minimumFor, plural } from '../coordinator/derive.ts';
-import type { MachineState, Quarantine } from '../coordinator/types.ts';
+import { type Counts, countLeases, leasesOfMerge, minimumFor, plural } from '../coordinator/derive.ts';
+import type { LateEntry, LeaseEntry, MachineState, Quarantine } from '../coordinator/types.ts';
 import type { UploadFiles } from '../merge/merger.ts';
 import { quarantine, quarantineOpposed } from '../merge/quarantine.ts';
 import { buildTree } from '../receipts/round-tree.ts';
 import { uploadFault } from '../store/check.ts';
 import type { RoundFile, UploadRecord } from '../store/run-store.ts';
 import { sparseStage, startKey, stateRankOf } from './grants.ts';
+import {
+  contributionOf,
+  creditedLate,
+  creditOf,
+  mergedLate,
+  stalenessWeight,
+  tooLate,
+  waitsForOthers,
+  whyOnlyCredited,
+} from './late-work.ts';
 import type { RunContext } from './run-context.ts';
 
 export type MergeOutcome =
-  | { readonly ok: true; readonly file: RoundFile; readonly quarantined: readonly Quarantine[] }
-  | { readonly ok: false; readonly reason: string; readonly quarantined: readonly Quarantine[] };
+  | { readonly ok: true; readonly file: RoundFile }
+  | {
+      readonly ok: false;
+      readonly reason: string;
+      readonly quarantined: readonly Quarantine[];
+      /** Late work that was in the merge. */
+      readonly late: readonly string[];
+    };
 
-/** `records`: sidecars of the round. `global`: hash of the state the round started from; null for version 0. */
+/** `round`: of whose leases. `global`: hash of the state the merge adds to; null for version 0. */
 export async function mergeRound(
   context: RunContext,
   state: MachineState,
-  records: readonly UploadRecord[],
+  round: number,
   global: string | null,
 ): Promise<MergeOutcome> {
   const { definition, matrices, merger, uploads, globals, now, monotonic, signer } = context;
   const { settings } = definition;
   const startedAt = monotonic();
-  const delivered = records
-    .filter(({ receipt }) =>
-      state.leases.some((lease) => lease.leaseId === receipt.leaseId && lease.state === 'uploaded'),
-    )
-    .sort((a, b) => compare(a.receipt.sha256, b.receipt.sha256) || compare(a.receipt.clientId, b.receipt.clientId));
-  const lost = delivered.flatMap((record) => {
-    const reason = uploadFault(uploads, record);
-    return reason === null ? [] : [{ record, reason }];
+  const { onTime, late, credited, stale } = uploadsOf(context, state, round);
+  const lost = [...onTime, ...late].flatMap((upload) => {
+    const reason = uploadFault(uploads, upload.record);
+    return reason === null ? [] : [{ ...upload, reason }];
   });
-  const onDisk = delivered
-    .filter((record) => !lost.some((each) => each.record === record))
-    .map((record) => ({ record, files: filesOf(context, record) }));
-  const changes = await merger.changes(
-    onDisk.map(({ files }) => files),
-    matrices,
+  const gone = new Set(lost.map(({ leaseId }) => leaseId));
+  const sent = await measured(
+    context,
+    [...onTime, ...late].filter(({ leaseId }) => !gone.has(leaseId)),
   );
-  const sent = onDisk.map((each, i): Sent => ({ ...each, ...(changes[i] ?? { norm: Number.NaN, ofA: true }) }));
   const quarantined = [
-    ...lost.map(({ record, reason }) => ({ leaseId: record.receipt.leaseId, reason })),
+    ...lost.map(({ leaseId, reason }) => ({ leaseId, reason })),
     ...(await checkTogether(context, sent)),
   ];
   const bad = new Map(quarantined.map(({ leaseId, reason }) => [leaseId, reason]));
-  const isBad = ({ record: { receipt } }: Sent) => bad.has(receipt.leaseId);
-  const accepted = sent.filter((each) => !isBad(each));
+  const isBad = ({ leaseId }: Sent) => bad.has(leaseId);
+  const good = sent.filter((each) => !isBad(each));
+  const inTime = good.filter(({ entry }) => entry === null);
+  const kept = new Set(inTime.map(({ leaseId }) => leaseId));
   const minimum = minimumFor(
     state.policy,
-    state.leases.filter((lease) => accepted.some(({ record: { receipt } }) => receipt.leaseId === lease.leaseId)),
+    leasesOfMerge(state, round).filter(({ leaseId }) => kept.has(leaseId)),
   );
-  if (accepted.length < minimum) {
-    const reason = `Only ${plural(accepted.length, 'upload')} of the ${minimum} needed passed the checks.`;
-    return { ok: false, reason, quarantined };
+  if (inTime.length < minimum) {
+    const reason = `Only ${plural(inTime.length, 'upload')} of the ${minimum} needed passed the checks.`;
+    return { ok: false, reason, quarantined, late: late.map(({ leaseId }) => leaseId) };
   }
+  const waiting = waitsForOthers(
+    state.policy,
+    new Set(inTime.map(({ record }) => record.receipt.clientId)),
+    good.flatMap(({ entry }) => entry ?? []),
+  );
+  const accepted = good.filter(({ leaseId }) => !waiting.has(leaseId));
   const weights = normaliseWeights(
-    accepted.map(({ record: { begin } }) => begin.targetTokens),
+    accepted.map(({ record: { begin, startVersion } }) =>
+      stalenessWeight(begin.targetTokens, state.version - startVersion, settings.stalenessPower),
+    ),
     { maxWeightShare: settings.maxWeightShare },
   );
   const clips =
@@ -93,29 +112,43 @@ export async function mergeRound(
   });
   const blob = await globals.put(merged.state);
   const endedAt = now().toISOString();
+  const settledLate = late.filter(({ leaseId }) => !waiting.has(leaseId));
   const tree = await buildTree(
     signer,
-    { runId: definition.runId, round: state.round, version: state.version + 1, signedAt: endedAt },
-    delivered.map(({ receipt }) => {
-      const reason = bad.get(receipt.leaseId) ?? null;
-      return { receipt, outcome: { merged: reason === null, reason } };
-    }),
+    { runId: definition.runId, round, version: state.version + 1, signedAt: endedAt },
+    [
+      ...[...onTime, ...settledLate].map(({ record, leaseId }) => ({ record, reason: bad.get(leaseId) ?? null })),
+      ...stale,
+      ...credited.map(({ record, late: reason }) => ({ record, reason })),
+    ].map(({ record: { receipt }, reason }) => ({ receipt, outcome: { merged: reason === null, reason } })),
   );
   const figures = figuresOf([...accepted, ...watched], weights, clips, merged.agreement);
+  const contributions = [
+    ...figures.map(({ sent: { record, leaseId, entry }, ...figure }) =>
+      contributionOf(record, {
+        ...figure,
+        quarantined: bad.get(leaseId) ?? null,
+        late: entry && (bad.has(leaseId) ? tooLate(entry) : mergedLate(entry, round)),
+      }),
+    ),
+    ...lost.map(({ record, entry, reason }) => ({
+      ...creditOf(record, ''),
+      late: entry && tooLate(entry),
+      quarantined: reason,
+    })),
+    ...stale.map(({ record, reason }) => ({ ...creditOf(record, ''), late: null, quarantined: reason })),
+    ...credited.map(({ record, late: words }) => creditOf(record, words)),
+  ];
+  const counts = countLeases(leasesOfMerge(state, round));
   const file: RoundFile = {
     record: {
-      round: state.round,
+      round,
       version: state.version + 1,
       outcome: 'committed',
-      reason: null,
+      reason: outcomeOfMerge(contributions, counts, state.merge?.round === round ? state.merge.reason : state.reason),
       endedAt,
       mergeMs: Math.round(monotonic() - startedAt),
-      contributions: [
-        ...figures.map(({ record, ...figure }) =>
-          contributionOf(record, figure, bad.get(record.receipt.leaseId) ?? null),
-        ),
-        ...lost.map(({ record, reason }) => contributionOf(record, NO_FIGURES, reason)),
-      ],
+      contributions,
       trainLoss: accepted.reduce((sum, { record }, i) => sum + (weights[i] ?? 0) * record.begin.lastLoss, 0),
       heldOutLoss: null,
       spectra: [...merged.spectra],
@@ -123,16 +156,91 @@ export async function mergeRound(
     },
     global: blob,
     leaves: tree.leaves,
+    settled: {
+      quarantined,
+      late: [...settledLate, ...credited].map(({ leaseId }) => leaseId),
+    },
   };
-  return { ok: true, file, quarantined };
+  return { ok: true, file };
+}
+
+/** An upload on disk. `entry`: the late work it is; null where it came in time. */
+interface Upload {
+  readonly leaseId: string;
+  readonly record: UploadRecord;
+  readonly entry: LateEntry | null;
 }
 
 /** A delivered upload and what it changed. */
-interface Sent {
-  readonly record: UploadRecord;
+interface Sent extends Upload {
   readonly files: UploadFiles;
   readonly norm: number;
   readonly ofA: boolean;
+}
+
+const byHash = (a: Upload, b: Upload): number =>
+  compare(a.record.receipt.sha256, b.record.receipt.sha256) ||
+  compare(a.record.receipt.clientId, b.record.receipt.clientId);
+
+/** What there is to merge and to credit, each in the order in which it is summed. */
+function uploadsOf({ store, definition }: RunContext, state: MachineState, round: number) {
+  const { settings } = definition;
+  const entries = state.late.filter(({ arrived }) => arrived);
+  const leases = leasesOfMerge(state, round).filter((lease) => lease.state !== 'live' && lease.state !== 'dropped');
+  const found = <T extends LeaseEntry>(list: readonly T[]) =>
+    list.flatMap((lease) => {
+      const record = store.readUpload(lease.round, lease.leaseId);
+      return record?.withdrawn === null ? [{ lease, leaseId: lease.leaseId, record }] : [];
+    });
+  const late: Upload[] = [];
+  const credited: { readonly leaseId: string; readonly record: UploadRecord; readonly late: string }[] = [];
+  for (const { lease, leaseId, record } of found(entries)) {
+    const why = whyOnlyCredited(lease, settings, state.version);
+    if (why === null) late.push({ leaseId, record, entry: lease });
+    else credited.push({ leaseId, record, late: creditedLate(lease, why) });
+  }
+  const here = found(leases);
+  return {
+    onTime: here
+      .filter(({ lease }) => lease.state === 'uploaded')
+      .map(({ leaseId, record }): Upload => ({ leaseId, record, entry: null }))
+      .sort(byHash),
+    late: late.sort(byHash),
+    credited,
+    /** Became too old while they waited for a merge. */
+    stale: here.flatMap(({ lease, record }) =>
+      lease.state === 'quarantined' ? [{ record, reason: lease.reason ?? 'stale' }] : [],
+    ),
+  };
+}
+
+async function measured(context: RunContext, uploads: readonly Upload[]): Promise<Sent[]> {
+  const onDisk = uploads.map((upload) => ({ ...upload, files: filesOf(context, upload.record) }));
+  const changes = await context.merger.changes(
+    onDisk.map(({ files }) => files),
+    context.matrices,
+  );
+  return onDisk.map((each, i) => ({ ...each, ...(changes[i] ?? { norm: Number.NaN, ofA: true }) })).sort(byHash);
+}
+
+/** How the round ended, in one line. `said`: what the operator had to do with it. */
+function outcomeOfMerge(
+  contributions: readonly Contribution[],
+  { leased, dropped }: Counts,
+  said: string | null,
+): string {
+  const of = (wanted: (each: Contribution) => boolean) => contributions.filter(wanted).length;
+  const merged = of(({ quarantined, late, weight }) => quarantined === null && (late === null || weight > 0));
+  const late = of((each) => each.late !== null && each.quarantined === null && each.weight > 0);
+  const credited = of((each) => each.late !== null && each.quarantined === null && each.weight === 0);
+  const bad = of(({ quarantined }) => quarantined !== null);
+  const parts = [
+    `Merged ${plural(merged, 'upload')}${late > 0 ? `, ${late} of them late` : ''}`,
+    ...(bad > 0 ? [`${bad} quarantined`] : []),
+    ...(credited > 0 ? [`${credited} late and only credited`] : []),
+    ...(dropped > 0 ? [`${dropped} of ${plural(leased, 'lease')} dropped`] : []),
+  ];
+  return `${parts.join('; ')}.${said ? ` ${said}` : ''}`;
 }
 
 /** Uploads that are not merged, and why: what only shows when a whole round's are there. */
@@ -172,16 +280,13 @@ async function checkTogether(
 
 type Figures = Pick<Contribution, 'weight' | 'changeNorm' | 'cosineToMean' | 'clip' | 'outlier'>;
 
-/** Of an upload whose bytes the server has lost. */
-const NO_FIGURES: Figures = { weight: 0, changeNorm: null, cosineToMean: null, clip: 1, outlier: null };
-
 /** What the record tells of each change: the accepted first, then the quarantined, which had no part in the mean. */
 function figuresOf(
   compared: readonly Sent[],
   weights: readonly number[],
   clips: readonly number[],
   agreement: Agreement,
-): (Figures & { readonly record: UploadRecord })[] {
+): (Figures & { readonly sent: Sent })[] {
   const merged = weights.length;
   const coefficients = compared.map((_, i) => (weights[i] ?? 0) * (clips[i] ?? 1));
   const toMean = cosinesWithSum(agreement);
@@ -189,10 +294,10 @@ function figuresOf(
   const outliers = findOutliers(
     compared.slice(0, merged).map(({ norm }, i) => ({ norm, cosine: toOthers[i] ?? null })),
   );
-  return compared.map(({ record, norm }, i) => ({
-    record,
+  return compared.map((sent, i) => ({
+    sent,
     weight: weights[i] ?? 0,
-    changeNorm: norm,
+    changeNorm: sent.norm,
     cosineToMean: toMean[i] ?? null,
     clip: clips[i] ?? 1,
     outlier: outliers[i] ?? null,
@@ -210,27 +315,4 @@ function filesOf(context: RunContext, { receipt, begin, grant, sent, startVersio
   }
   const paths = { path: uploads.path(receipt.sha256), startPath: blobs.path(begin.startHash) };
   return { ...paths, grant: sent, startGrant: grant, sparse };
-}
-
-function contributionOf(
-  { receipt, begin, name, rank, grant, task, startVersion }: UploadRecord,
-  figures: Figures,
-  quarantined: string | null,
-): Contribution {
-  return {
-    clientId: receipt.clientId,
-    name,
-    rank,
-    prunedFrom: rank === grant.rank ? null : grant.rank,
-    task,
-    targetTokens: begin.targetTokens,
-    examples: begin.examples,
-    uploadBytes: receipt.bytes,
-    sha256: receipt.sha256,
-    startVersion,
-    firstLoss: begin.firstLoss,
-    lastLoss: begin.lastLoss,
-    quarantined,
-    ...figures,
-  };
 }

@@ -45,8 +45,8 @@ export interface RunContext {
   readonly now: () => Date;
   /** Milliseconds that never jump. */
   readonly monotonic: () => number;
-  /** Whether any run has a live lease of this id. */
-  readonly isLiveAnywhere: (leaseId: string) => boolean;
+  /** Whether any run still takes an upload of this lease. */
+  readonly isAwaitedAnywhere: (leaseId: string) => boolean;
   /** Whether the upload of another lease, in any run, is of these very bytes. */
   readonly isNeededAnywhere: (sha256: string, leaseId: string) => boolean;
   readonly signer: Signer;
@@ -59,7 +59,8 @@ export interface RunListener {
   granted(clientId: string, lease: Lease): void;
   /** Nothing more of this client is taken on the sockets it has open. */
   banned(clientId: string): void;
-  revoked(clientId: string, leaseId: string, reason: string): void;
+  /** `lateMs`: how long its upload is still taken; 0: not any more. */
+  revoked(clientId: string, leaseId: string, reason: string, lateMs: number): void;
   /** Something the dashboard draws has changed. Often. */
   changed(): void;
   /** State, version or outcome of the run have changed. */

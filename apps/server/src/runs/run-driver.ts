@@ -2,8 +2,17 @@
 // carries out its effects. What volunteers ask for is participation.ts; transport, timers, merging and files are passed in.
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Lease, LogLine, RoundRecord, RoundView, RunView } from '@weft/protocol';
+import { lateEntryOf, leaseOf, leasesOfMerge } from '../coordinator/derive.ts';
 import { initialState, step } from '../coordinator/machine.ts';
-import type { Effect, LeaseEntry, MachineEvent, MachineState, Wish } from '../coordinator/types.ts';
+import type {
+  Effect,
+  LateEntry,
+  LeaseEntry,
+  MachineEvent,
+  MachineState,
+  Quarantine,
+  Wish,
+} from '../coordinator/types.ts';
 import { messageOf } from '../errors.ts';
 import { checkUploads } from '../store/check.ts';
 import { isDiskFull } from '../store/files.ts';
@@ -15,6 +24,7 @@ import { Background } from './background.ts';
 import { Clients } from './clients.ts';
 import { Evaluations } from './evaluation.ts';
 import { Journal } from './journal.ts';
+import { creditedLate, creditOf } from './late-work.ts';
 import { LeaseClock } from './lease-clock.ts';
 import { LeaseMaker } from './lease-maker.ts';
 import { policyOf } from './policy.ts';
@@ -70,17 +80,19 @@ export class RunDriver {
     const { store } = this.#context;
     // Nobody is connected yet; those who waited ask again when they come back.
     this.#state = { ...this.#state, present: 0, wishes: [] };
-    const records = store.readUploads(this.#state.round);
-    const ended = this.archive.of(this.#state.round);
-    if (!ended) this.#checked = checkUploads(this.#context.uploads, records, this.#context.report);
+    const records = awaited(this.#state).flatMap(({ round, leaseId }) => store.readUpload(round, leaseId) ?? []);
+    this.#checked = checkUploads(this.#context.uploads, records, this.#context.report);
     for (const { receipt, withdrawn } of records) {
       const { leaseId } = receipt;
       this.dispatch(
         withdrawn === null ? { type: 'uploaded', leaseId } : { type: 'withdrawn', leaseId, reason: WITHDRAWN },
       );
     }
-    if (ended?.global && this.#state.phase === 'merging') {
-      this.#committed(ended);
+    const { merge, phase, round } = this.#state;
+    const merging = [...(merge ? [merge.round] : []), ...(phase === 'merging' ? [round] : [])];
+    for (const each of merging) {
+      const ended = this.archive.of(each);
+      if (ended?.global) this.#committed(ended);
     }
     for (const lease of this.#state.leases) {
       if (lease.state === 'live') this.leaseClock.start(lease.leaseId, this.#context.timing.leaseMs);
@@ -98,7 +110,12 @@ export class RunDriver {
   }
 
   hasLiveLease(leaseId: string): boolean {
-    return this.#state.leases.some((lease) => lease.leaseId === leaseId && lease.state === 'live');
+    return leaseOf(this.#state, leaseId)?.state === 'live';
+  }
+
+  /** Whether an upload of this lease is still taken. */
+  mayDeliver(leaseId: string): boolean {
+    return this.hasLiveLease(leaseId) || lateEntryOf(this.#state, leaseId)?.arrived === false;
   }
 
   view(): RunView {
@@ -118,9 +135,9 @@ export class RunDriver {
   }
 
   async makeLease(entry: LeaseEntry): Promise<Lease> {
-    const { round, version } = this.#state;
+    const { version } = entry;
     try {
-      const lease = await this.leases.make(entry, round, version);
+      const lease = await this.leases.make(entry);
       // The time to answer starts when there is something to answer.
       if (this.hasLiveLease(entry.leaseId)) this.leaseClock.start(entry.leaseId, lease.leaseMs);
       return lease;
@@ -151,16 +168,19 @@ export class RunDriver {
   tick(ms: number): void {
     for (const event of this.#postponed.splice(0)) this.dispatch(event);
     for (const { leaseId, silentMs } of this.leaseClock.elapse(ms)) {
-      this.lost(leaseId, `The lease ran out: no sign of life for ${Math.round(silentMs / 1000)} s.`);
+      const reason = `The lease ran out: no sign of life for ${Math.round(silentMs / 1000)} s.`;
+      this.lost(leaseId, reason, { late: true });
     }
-    if (this.#state.remainingMs !== null || this.#state.graceMs !== null) this.dispatch({ type: 'elapsed', ms });
+    const { remainingMs, graceMs, late, merge } = this.#state;
+    if (remainingMs !== null || graceMs !== null || late.length > 0 || merge) this.dispatch({ type: 'elapsed', ms });
   }
 
-  lost(leaseId: string, reason: string): void {
-    const entry = this.#state.leases.find((lease) => lease.leaseId === leaseId);
+  /** `late`: the upload is taken for a while yet. */
+  lost(leaseId: string, reason: string, { late }: { readonly late: boolean } = { late: false }): void {
+    const entry = leaseOf(this.#state, leaseId);
     this.leaseClock.end(leaseId);
     if (entry) this.log('warning', `${this.label(entry.clientId)} is out of round ${this.#state.round}. ${reason}`);
-    this.dispatch({ type: 'lost', leaseId, reason });
+    this.dispatch({ type: 'lost', leaseId, reason, late });
   }
 
   dispatch(event: MachineEvent): void {
@@ -176,7 +196,10 @@ export class RunDriver {
     }
     try {
       // What ended is written before the state that builds on it.
-      for (const effect of effects) if (effect.type === 'abandoned') this.#writeAbandoned(effect.round, effect.reason);
+      for (const effect of effects) {
+        if (effect.type === 'abandoned') this.#writeAbandoned(effect.round, effect.reason);
+        if (effect.type === 'credit') this.#credit(effect.late);
+      }
     } catch (error) {
       if (!isDiskFull(error)) throw error;
       // Time comes again by itself.
@@ -195,7 +218,7 @@ export class RunDriver {
     switch (effect.type) {
       case 'granted': {
         const { lease } = effect;
-        this.journal.event('granted', { ...lease, round: this.#state.round });
+        this.journal.event('granted', { ...lease });
         if (lease.clientId === this.#asking) break;
         this.#background.run(async () => {
           const made = await this.makeLease(lease);
@@ -206,7 +229,9 @@ export class RunDriver {
       }
       case 'revoked':
         this.leaseClock.end(effect.leaseId);
-        for (const listener of this.#listeners) listener.revoked(effect.clientId, effect.leaseId, effect.reason);
+        for (const listener of this.#listeners) {
+          listener.revoked(effect.clientId, effect.leaseId, effect.reason, effect.lateMs);
+        }
         break;
       case 'phase':
         this.log(
@@ -214,8 +239,8 @@ export class RunDriver {
           `Round ${effect.round}: ${effect.phase}.${effect.reason ? ` ${effect.reason}` : ''}`,
         );
         this.journal.event('phase', { round: effect.round, phase: effect.phase, reason: effect.reason });
-        if (effect.phase === 'selecting')
-          this.#context.partials.sweep((leaseId) => this.#context.isLiveAnywhere(leaseId));
+        if (effect.phase === 'selecting' || (effect.phase === 'training' && this.#state.policy.mode === 'buffered'))
+          this.#context.partials.sweep((leaseId) => this.#context.isAwaitedAnywhere(leaseId));
         break;
       case 'merge':
         this.#background.run(() => this.#merge(effect.round));
@@ -225,13 +250,14 @@ export class RunDriver {
         this.journal.event('run-ended', { run: effect.run });
         break;
       case 'abandoned':
+      case 'credit':
         break;
     }
   }
 
   /** A full disk ends no merge: it is tried again until its phase ends. */
   async #merge(round: number): Promise<void> {
-    const wanted = () => !this.#closed && this.#state.phase === 'merging' && this.#state.round === round;
+    const wanted = () => !this.#closed && isMerging(this.#state, round);
     await this.#checked;
     while (wanted()) {
       try {
@@ -246,22 +272,22 @@ export class RunDriver {
   }
 
   async #tryMerge(round: number): Promise<void> {
-    const { store } = this.#context;
-    const global = this.archive.globalOf(this.#state.version)?.sha256 ?? null;
-    const outcome = await mergeRound(this.#context, this.#state, store.readUploads(round), global).catch(
-      (error: unknown) => {
-        if (isDiskFull(error)) throw error;
-        if (!this.#closed) this.journal.failure(error, `merging round ${round} failed`);
-        return { ok: false as const, reason: `Merging failed: ${messageOf(error)}`, quarantined: [] };
-      },
-    );
-    if (this.#closed || this.#state.phase !== 'merging' || this.#state.round !== round) return;
-    for (const { leaseId, reason } of outcome.quarantined) {
-      const entry = this.#state.leases.find((lease) => lease.leaseId === leaseId);
+    const state = this.#state;
+    const global = this.archive.globalOf(state.version)?.sha256 ?? null;
+    const outcome = await mergeRound(this.#context, state, round, global).catch((error: unknown) => {
+      if (isDiskFull(error)) throw error;
+      if (!this.#closed) this.journal.failure(error, `merging round ${round} failed`);
+      const late = state.late.flatMap(({ arrived, leaseId }) => (arrived ? leaseId : []));
+      return { ok: false as const, reason: `Merging failed: ${messageOf(error)}`, quarantined: [], late };
+    });
+    if (this.#closed || !isMerging(this.#state, round)) return;
+    const quarantined = outcome.ok ? (outcome.file.settled?.quarantined ?? []) : outcome.quarantined;
+    for (const { leaseId, reason } of quarantined) {
+      const entry = [...leasesOfMerge(state, round), ...state.late].find((lease) => lease.leaseId === leaseId);
       this.log('warning', `An upload of ${this.label(entry?.clientId ?? leaseId)} was quarantined: ${reason}`);
     }
     if (!outcome.ok) {
-      this.dispatch({ type: 'merge-failed', round, reason: outcome.reason, quarantined: outcome.quarantined });
+      this.dispatch({ type: 'merge-failed', round, reason: outcome.reason, quarantined, late: outcome.late });
       return;
     }
     this.archive.add(outcome.file);
@@ -271,23 +297,34 @@ export class RunDriver {
   /** The commit is on disk: tell everybody, and make the start weights the next round will most likely ask for. */
   #committed(file: RoundFile): void {
     const { record } = file;
-    const quarantined = this.#state.leases.flatMap((lease) => {
-      const contribution = record.contributions.find(
-        (item) => item.clientId === lease.clientId && item.quarantined !== null,
-      );
-      return lease.state === 'uploaded' && contribution
-        ? [{ leaseId: lease.leaseId, reason: contribution.quarantined ?? '' }]
-        : [];
-    });
+    const { quarantined, late } = file.settled ?? { quarantined: quarantinedIn(this.#state, record), late: [] };
     this.#context.index.round(this.runId, record);
     this.journal.event('committed', { record });
     const ranks = [...new Set(record.contributions.map((item) => item.rank))];
-    this.dispatch({ type: 'merged', round: record.round, quarantined });
+    const outcome = record.reason ?? undefined;
+    this.dispatch({ type: 'merged', round: record.round, quarantined, late, outcome });
     this.#background.run(async () => {
       for (const rank of ranks) await this.leases.start(record.version, this.leases.grantOf(rank));
     });
     const open = this.openEvaluation();
     if (open !== null) for (const listener of this.#listeners) listener.evaluationAvailable(open);
+  }
+
+  /** Late work at the end of a run: no merge will settle it, so the last record does. */
+  #credit(late: readonly LateEntry[]): void {
+    const last = this.archive.files().at(-1);
+    const credited = late.flatMap((entry) => {
+      const record = this.#context.store.readUpload(entry.round, entry.leaseId);
+      if (!record) return [];
+      const contribution = creditOf(record, creditedLate(entry, 'the run has ended'));
+      // A server that was killed right here comes by again.
+      const known = last?.record.contributions.some(
+        (other) => other.sha256 === contribution.sha256 && other.clientId === contribution.clientId,
+      );
+      return known ? [] : [contribution];
+    });
+    const record = this.archive.credit(credited);
+    if (record) this.#context.index.round(this.runId, record);
   }
 
   #writeAbandoned(round: number, reason: string): void {
@@ -309,7 +346,7 @@ export class RunDriver {
   /** Nothing of this client is taken any more; a live lease was lost just now. */
   banned(clientId: string, leaseId: string | null, reason: string): void {
     for (const listener of this.#listeners) {
-      if (leaseId !== null) listener.revoked(clientId, leaseId, reason);
+      if (leaseId !== null) listener.revoked(clientId, leaseId, reason, 0);
       listener.banned(clientId);
     }
   }
@@ -338,3 +375,20 @@ export class RunDriver {
     await this.#machineJournal.close();
   }
 }
+
+/** Leases whose upload may be on disk, or be taken back, without the state's knowing. */
+const awaited = ({ leases, late, merge }: MachineState): readonly LeaseEntry[] => [
+  ...leases.filter((lease) => lease.state === 'live' || lease.state === 'uploaded'),
+  ...(merge?.leases ?? []).filter((lease) => lease.state === 'uploaded'),
+  ...late,
+];
+
+const isMerging = ({ merge, phase, round: current }: MachineState, round: number): boolean =>
+  merge?.round === round || (phase === 'merging' && current === round);
+
+/** What a commit of an earlier version of the server has quarantined: such a file names clients, not leases. */
+const quarantinedIn = ({ leases }: MachineState, { contributions }: RoundRecord): Quarantine[] =>
+  leases.flatMap(({ state, leaseId, clientId }) => {
+    const bad = contributions.find((item) => item.clientId === clientId && item.quarantined !== null);
+    return state === 'uploaded' && bad ? [{ leaseId, reason: bad.quarantined ?? '' }] : [];
+  });

@@ -25,11 +25,11 @@ export function roundView(runId: string, state: MachineState, here: number): Rou
     dropped,
     quarantined,
     remainingMs: state.remainingMs === null ? null : Math.round(state.remainingMs),
-    reason: state.reason ?? roundReason(state, minimum),
+    reason: [roundReason(state, minimum), state.reason].filter((words) => words !== null).join(' ') || null,
   };
 }
 
-/** Why the round waits. */
+/** Why the round waits; what its operator said of it stands beside that. */
 function roundReason(state: MachineState, minimum: number): string | null {
   const counts = countLeases(state.leases);
   switch (state.phase) {
@@ -41,7 +41,9 @@ function roundReason(state: MachineState, minimum: number): string | null {
       return `Waiting for the round to open (${come} of ${plural(state.policy.goal, 'volunteer')} are here).`;
     }
     case 'training':
-      return `Training: ${counts.uploaded} of ${plural(state.policy.goal, 'upload')} are in.`;
+      return state.merge
+        ? `Training: ${counts.uploaded} of ${plural(state.policy.goal, 'upload')} are in; round ${state.merge.round} is being merged.`
+        : `Training: ${counts.uploaded} of ${plural(state.policy.goal, 'upload')} are in.`;
     case 'merging':
       return `Merging ${plural(counts.uploaded, 'upload')}.`;
     default:
@@ -87,7 +89,9 @@ export function outcomeOf(
   if (state.run !== 'completed' && state.run !== 'stopped') return null;
   const done = plural(state.version, 'round');
   const parts = [
-    state.run === 'completed' ? `Committed ${done}` : `Stopped after ${plural(state.version, 'committed round')}`,
+    state.run === 'completed'
+      ? `Committed ${done}`
+      : `Stopped after ${plural(state.version, 'committed round')}${state.ending ? ` (${state.ending})` : ''}`,
   ];
   const latest = rounds.findLast((record) => record.outcome === 'committed' && record.heldOutLoss !== null);
   const before = meanLoss(baseLoss);

@@ -60,10 +60,12 @@ export function serveAdmin(socket: Socket, { registry, auth, logger, monotonic }
       await socket.join(watchRoom(run));
       return run.snapshot();
     },
-    'admin:start': ({ runId }) => registry.get(runId).command('start'),
-    'admin:pause': ({ runId }) => registry.get(runId).command('pause'),
-    'admin:close-round': ({ runId }) => registry.get(runId).command('close-round'),
-    'admin:stop': ({ runId }) => registry.get(runId).command('stop'),
+    'admin:start': ({ runId }) => registry.get(runId).command({ type: 'start' }),
+    'admin:pause': ({ runId, reason }) => registry.get(runId).command({ type: 'pause', reason }),
+    'admin:close-round': ({ runId, reason }) => registry.get(runId).command({ type: 'close-round', reason }),
+    'admin:abort-round': ({ runId, reason }) => registry.get(runId).command({ type: 'abort-round', reason }),
+    'admin:extend': ({ runId, reason, ms }) => registry.get(runId).command({ type: 'extend', ms, reason }),
+    'admin:stop': ({ runId, reason }) => registry.get(runId).command({ type: 'stop', reason }),
     'admin:bans': () => ({ bans: registry.bans.all() }),
     'admin:ban': (wish) => {
       registry.ban(wish);

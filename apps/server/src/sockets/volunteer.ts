@@ -75,8 +75,8 @@ export function tellVolunteers(
 ): () => void {
   return run.listen({
     granted: (clientId, lease) => notify(namespace, clientRoom(run, clientId), 'lease:granted', lease),
-    revoked: (clientId, leaseId, reason) =>
-      notify(namespace, clientRoom(run, clientId), 'lease:revoked', { leaseId, reason }),
+    revoked: (clientId, leaseId, reason, lateMs) =>
+      notify(namespace, clientRoom(run, clientId), 'lease:revoked', { leaseId, reason, lateMs }),
     // Long enough open to be told why, in answer to whatever it asks.
     banned: (clientId) => {
       setTimeout(() => namespace.in(clientRoom(run, clientId)).disconnectSockets(true), BANNED_MS).unref();

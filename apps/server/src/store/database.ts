@@ -2,7 +2,7 @@
 // is missing, behind or damaged. No round ever waits for it.
 import { rmSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
-import type { Contributor, RoundRecord } from '@weft/protocol';
+import type { Contribution, Contributor, RoundRecord } from '@weft/protocol';
 import { and, count, desc, eq, inArray, max, sql, sum } from 'drizzle-orm';
 import { drizzle, type PgRemoteDatabase } from 'drizzle-orm/pg-proxy';
 import type { Logger } from 'pino';
@@ -261,20 +261,34 @@ async function writeRound(database: Database, runId: string, record: RoundRecord
     .insert(rounds)
     .values(row)
     .onConflictDoUpdate({ target: [rounds.runId, rounds.round], set: row });
-  for (const {
-    clientId,
-    name,
-    rank,
-    task,
-    targetTokens,
-    examples,
-    uploadBytes,
-    weight,
-    quarantined,
-  } of record.contributions) {
+  for (const contribution of oneForEach(record.contributions)) {
+    const values = { runId, round, ...contribution };
     await database
       .insert(contributions)
-      .values({ runId, round, clientId, name, rank, task, targetTokens, examples, uploadBytes, weight, quarantined })
-      .onConflictDoNothing();
+      .values(values)
+      .onConflictDoUpdate({
+        target: [contributions.runId, contributions.round, contributions.clientId],
+        set: values,
+      });
   }
+}
+
+/** One row a client: what it had in the merge in time and what came late, together. */
+function oneForEach(all: readonly Contribution[]) {
+  const rows = new Map<string, Omit<typeof contributions.$inferInsert, 'runId' | 'round'>>();
+  for (const { clientId, name, rank, task, targetTokens, examples, uploadBytes, weight, quarantined } of all) {
+    const before = rows.get(clientId);
+    rows.set(clientId, {
+      clientId,
+      name,
+      rank: Math.max(rank, before?.rank ?? 0),
+      task: before?.task ?? task,
+      targetTokens: targetTokens + (before?.targetTokens ?? 0),
+      examples: examples + (before?.examples ?? 0),
+      uploadBytes: uploadBytes + (before?.uploadBytes ?? 0),
+      weight: weight + (before?.weight ?? 0),
+      quarantined: before?.quarantined ?? quarantined,
+    });
+  }
+  return rows.values();
 }

@@ -11,17 +11,23 @@ import { RunStore } from './run-store.ts';
 
 const silent = pino({ level: 'silent' });
 const POLICY: Policy = {
+  mode: 'synchronous',
   goal: 3,
   minimum: 3,
   ownFileMinimum: 3,
   deterministic: false,
   seed: 'a seed',
   tasks: ['rooms'],
+  ranks: [2],
+  stratify: false,
+  concurrency: 4,
+  maxStaleness: 10,
   rounds: 3,
   selectionMs: 60_000,
   graceMs: 5_000,
   trainingMs: 600_000,
   mergingMs: 60_000,
+  lateMs: 30_000,
   restMs: 100,
 };
 const initial = () => initialState(POLICY);

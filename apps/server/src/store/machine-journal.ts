@@ -20,11 +20,11 @@ import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 import { step } from '../coordinator/machine.ts';
+import { parseMachineEvent } from '../coordinator/schema.ts';
 import type { MachineEvent, MachineState } from '../coordinator/types.ts';
 import { messageOf, ServerError, systemCode } from '../errors.ts';
 import type { CheckReport } from './check.ts';
 import { isDiskFull, readJson, syncFolder, writeDurably, writeLater } from './files.ts';
-import { parseMachineEvent } from './machine-events.ts';
 
 /** At most this long an event's line stays unflushed. */
 const FLUSH_MS = 100;

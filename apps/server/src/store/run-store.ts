@@ -17,6 +17,7 @@ import {
 } from '@weft/protocol';
 import type { Logger } from 'pino';
 import { z } from 'zod';
+import { machineStateSchema } from '../coordinator/schema.ts';
 import type { CheckReport } from './check.ts';
 import { readJson, syncFolder, writeDurably, writeJson } from './files.ts';
 import { MachineJournal } from './machine-journal.ts';
@@ -67,6 +68,14 @@ export const roundFileSchema = z.object({
   record: roundRecordSchema,
   global: blobReferenceSchema.nullable(),
   leaves: z.array(leafSchema).default([]),
+  /** What the commit has settled: uploads it quarantined, and late work. null in files of earlier versions. */
+  settled: z
+    .object({
+      quarantined: z.array(z.object({ leaseId: z.string(), reason: z.string() })),
+      late: z.array(z.string()),
+    })
+    .nullable()
+    .default(null),
 });
 export type RoundFile = z.infer<typeof roundFileSchema>;
 
@@ -81,47 +90,6 @@ const forgettingSchema = z.object({ clientId: idSchema, pseudonym: idSchema });
 export type Forgetting = z.infer<typeof forgettingSchema>;
 
 export type EvaluationFile = z.infer<typeof evaluationFileSchema>;
-
-const leaseEntrySchema = z.object({
-  leaseId: z.string(),
-  clientId: z.string(),
-  key: z.string(),
-  rank: z.int(),
-  task: z.string().nullable(),
-  own: z.boolean(),
-});
-const machineStateSchema = z.object({
-  policy: z.object({
-    goal: z.int(),
-    minimum: z.int(),
-    ownFileMinimum: z.int(),
-    deterministic: z.boolean(),
-    seed: z.string(),
-    tasks: z.array(z.string()),
-    rounds: z.int(),
-    selectionMs: z.number(),
-    graceMs: z.number(),
-    trainingMs: z.number(),
-    mergingMs: z.number(),
-    restMs: z.number(),
-  }),
-  run: z.enum(['created', 'running', 'paused', 'completed', 'stopped']),
-  version: z.int(),
-  round: z.int(),
-  phase: z.enum(['idle', 'selecting', 'training', 'merging', 'committed', 'abandoned']),
-  remainingMs: z.number().nullable(),
-  graceMs: z.number().nullable(),
-  places: z.int(),
-  present: z.int(),
-  leases: z.array(
-    leaseEntrySchema.extend({
-      state: z.enum(['live', 'uploaded', 'quarantined', 'dropped']),
-      reason: z.string().nullable(),
-    }),
-  ),
-  wishes: z.array(leaseEntrySchema),
-  reason: z.string().nullable(),
-});
 
 const byNumber = (a: string, b: string) => Number.parseInt(a, 10) - Number.parseInt(b, 10);
 

@@ -115,7 +115,7 @@ export async function leaseCohort(
         const rank = ranks[i % ranks.length] ?? 1;
         const clientId = `client-${i}`;
         const place = { leaseId: `lease-${i}`, clientId, key: clientId, rank, task: 'rooms', own: false };
-        return maker.make({ ...place, state: 'live', reason: null }, 2, 1);
+        return maker.make({ ...place, state: 'live', reason: null, round: 2, version: 1 });
       }),
     );
     return { leases, readOuts, ms: performance.now() - began };

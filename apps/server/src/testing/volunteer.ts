@@ -134,7 +134,7 @@ export class TestVolunteer {
   readonly publicKey: PublicKey;
   readonly #granted: Lease[] = [];
   #onGrant: ((lease: Lease) => void) | null = null;
-  readonly revoked: { leaseId: string; reason: string }[] = [];
+  readonly revoked: { leaseId: string; reason: string; lateMs: number }[] = [];
   clientId = '';
 
   constructor(url: string, options: { transports?: ('websocket' | 'polling')[]; identity?: TestVolunteer } = {}) {

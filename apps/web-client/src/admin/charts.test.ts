@@ -13,6 +13,7 @@ const contribution = (rank: number, uploadBytes: number): RoundRecord['contribut
   uploadBytes,
   sha256: 'a'.repeat(64),
   startVersion: 0,
+  late: null,
   weight: 0.5,
   firstLoss: 5,
   lastLoss: 4,

@@ -17,6 +17,7 @@ const contribution = (changes: Partial<Contribution>): Contribution => ({
   uploadBytes: 40_000,
   sha256: 'a'.repeat(64),
   startVersion: 0,
+  late: null,
   weight: 0.5,
   firstLoss: 5,
   lastLoss: 4,

@@ -227,10 +227,10 @@ export class Coordinator {
     return this.#leases.map((record) => record.lease);
   }
 
-  /** Takes the live lease away, with the notice. */
-  revoke(reason: string): void {
-    const lease = this.#lose();
-    if (lease) this.#notify('lease:revoked', { leaseId: lease.leaseId, reason });
+  /** Takes the live lease away, with the notice; its upload is taken for `lateMs` yet. */
+  revoke(reason: string, lateMs = 0): void {
+    const lease = lateMs > 0 ? this.live : this.#lose();
+    if (lease) this.#notify('lease:revoked', { leaseId: lease.leaseId, reason, lateMs });
   }
 
   /** Lets the live lease run out, without a notice. */
