@@ -123,6 +123,23 @@ class Keeper:
         self._stage, self._step = stage, step
 
     def beat(self) -> None:
+        """One heartbeat on the connection there is; while there is none the next one makes it good."""
+        try:
+            self._heard(self._line.ask("lease:heartbeat", self._status()).value())
+        except Broken:
+            pass
+        except WireError as error:
+            self._refused(error)
+
+    def insist(self) -> None:
+        """One heartbeat, over a new connection where the old one broke. Raises LeaseLost."""
+        try:
+            self._heard(self._line.request("lease:heartbeat", self._status()))
+        except WireError as error:
+            self._refused(error)
+        self.check()
+
+    def _status(self) -> dict:
         steps = self._lease["training"]["steps"]
         progress = {
             "stage": self._stage,
@@ -132,18 +149,18 @@ class Keeper:
             "targetTokens": 0,
             "tokensPerSecond": None,
         }
-        beat = {"leaseId": self._lease["leaseId"], "hidden": False, "paused": False, "progress": progress}
-        try:
-            answer = self._line.ask("lease:heartbeat", beat).value()
-            self._line.round = answer["round"]
-            self.beats += 1
-        except Broken:
-            pass  # the next one makes it good
-        except WireError as error:
-            if error.code in LOST:
-                self.lost = str(error)
-            elif error.retry_after is None and error.code != "out-of-order":
-                raise
+        return {"leaseId": self._lease["leaseId"], "hidden": False, "paused": False, "progress": progress}
+
+    def _heard(self, answer: dict) -> None:
+        self._line.round = answer["round"]
+        self.beats += 1
+
+    def _refused(self, error: WireError) -> None:
+        # The thread of heartbeats may be quicker than the handshake of a new connection.
+        if error.code in LOST:
+            self.lost = str(error)
+        elif error.retry_after is None and error.code != "out-of-order":
+            raise error
 
     def _run(self) -> None:
         while not self._over.wait(self._lease["heartbeatMs"] / 1000):
@@ -262,9 +279,8 @@ def take_part(line: Line, lease: dict, options, files: tuple, client_id: str) ->
             check(".sparse_delta" in name or granted == rank, f"{name} is {shape}; rank {rank} was granted.")
         say(f"Lease at rank {lease['grant']['rank']}: {len(start)} tensors, {len(start_bytes)} bytes.")
         while line.round["phase"] == "selecting":
-            keeper.check()
             line.wait(1)
-            keeper.beat()
+            keeper.insist()
         update = safetensors.write(move(start, options.move, lease["training"]["trainable"]))
         begin = announcement(lease, update, rows[lease["task"]], json.loads(model["config.json"]))
         keeper.stage("uploading", begin["steps"])

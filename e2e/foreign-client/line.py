@@ -107,6 +107,8 @@ class Line:
         session = requests.Session()
         if self._ca:
             session.verify = self._ca
+            # Else REQUESTS_CA_BUNDLE of the environment would win over it.
+            session.trust_env = False
         socket = socketio.Client(reconnection=False, http_session=session)
         socket.on("disconnect", self._lost, namespace=NAMESPACE)
         for event in ("run:state", "round:state", "lease:granted", "lease:revoked"):
