@@ -20,6 +20,7 @@ except ImportError as missing:
         f"{missing}. On Debian: apt-get install python3-socketio python3-requests python3-websocket python3-cryptography"
     )
 import safetensors
+from receipts import NotProven, check_inclusion, check_signature
 
 LOST = {"unknown-lease", "lease-expired", "round-closed"}
 IN_FLIGHT = 2
@@ -261,6 +262,16 @@ def check_receipt(receipt: dict, begin: dict, line: Line, client_id: str) -> Non
         check(receipt.get(field) == value, f"The receipt's {field} is {receipt.get(field)!r}; sent was {value!r}.")
     check(receipt["round"] >= 1 and len(receipt["receiptId"]) > 0, "The receipt names no round or has no id.")
     check(receipt["acceptedAt"].endswith("Z"), "The receipt's instant is not in UTC.")
+    check_signature("weft-receipt:", receipt, line.run["receiptKey"])
+
+
+def fetch_proof(line: Line, receipt: dict) -> dict:
+    """The proof that the round's signed record holds the upload, once the round has been merged; checked."""
+    path = f"/api/runs/{receipt['runId']}/receipts/{receipt['receiptId']}/proof"
+    proof = json.loads(line.get(path))
+    check_inclusion(proof, receipt, line.run["receiptKey"])
+    say(f"The round's record holds it: leaf {proof['index']} of {proof['head']['size']}, {proof['outcome']}.")
+    return proof
 
 
 def take_part(line: Line, lease: dict, options, files: tuple, client_id: str) -> dict:
@@ -316,6 +327,7 @@ def main() -> None:
     parser.add_argument("--move", type=float, default=0.01, help="standard deviation of an element's move")
     parser.add_argument("--chunk-bytes", type=int, default=128 * 1024)
     parser.add_argument("--break-at", type=int, help="cut the line once when this many bytes are acknowledged")
+    parser.add_argument("--prove", action="store_true", help="wait for the merge, and check the proof of inclusion")
     parser.add_argument("--out", type=Path, help="keep start weights, update and lease in this folder")
     options = parser.parse_args()
 
@@ -334,6 +346,8 @@ def main() -> None:
             lease = obtain_lease(line, options.rank)
             try:
                 done = take_part(line, lease, options, files, identity.client_id)
+                if options.prove:
+                    done["proof"] = fetch_proof(line, done["receipt"])
                 break
             except LeaseLost as lost:
                 say(f"The lease was lost ({lost}); asking for another.")
@@ -349,7 +363,7 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (Failure, WireError, safetensors.FormatError) as error:
+    except (Failure, WireError, NotProven, safetensors.FormatError) as error:
         sys.exit(f"foreign client: {error}")
     except KeyboardInterrupt:
         sys.exit("foreign client: interrupted")

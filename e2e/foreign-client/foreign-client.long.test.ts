@@ -4,7 +4,15 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type LoraAdapter, peftTensorName, readAdapter, readSafetensors, toFloat32 } from '@weft/formats';
-import { leaseSchema, ROUTES, type RunView, receiptSchema, roundRecordSchema, uploadBeginSchema } from '@weft/protocol';
+import {
+  inclusionProofSchema,
+  leaseSchema,
+  ROUTES,
+  type RunView,
+  receiptSchema,
+  roundRecordSchema,
+  uploadBeginSchema,
+} from '@weft/protocol';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { AdminSocket } from '../tests/support/admin-socket.ts';
@@ -17,6 +25,7 @@ const RANKS = [2, 4, 8, 16];
 const doneSchema = z.object({
   clientId: z.string(),
   receipt: receiptSchema,
+  proof: inclusionProofSchema,
   lease: leaseSchema,
   begin: uploadBeginSchema,
   resumedAt: z.array(z.number()),
@@ -77,6 +86,7 @@ describe.skipIf(python === null)(`a client in Python${python === null ? ` (${MIS
     runClient(python ?? '', [
       server.url,
       ...['--name', name, '--rank', String(rank), '--key', join(folder, `${name}.pem`), '--out', join(folder, name)],
+      '--prove',
       ...more,
     ]);
 
@@ -110,6 +120,11 @@ describe.skipIf(python === null)(`a client in Python${python === null ? ` (${MIS
     const { contributions } = roundRecordSchema.parse(committed.record);
     expect(contributions.map(({ name }) => name).sort()).toEqual(names.toSorted());
     expect(contributions.map(({ quarantined }) => quarantined)).toEqual([null, null, null]);
+
+    // Each has followed its path to the root by its own means, and all were shown the same signed record.
+    expect(done.map(({ proof }) => proof.outcome.merged)).toEqual([true, true, true]);
+    expect(new Set(done.map(({ proof }) => proof.head.root)).size).toBe(1);
+    expect(done.map(({ proof }) => proof.index).sort()).toEqual([0, 1, 2]);
 
     const tokens = done.reduce((sum, { begin }) => sum + begin.targetTokens, 0);
     const merged = await mergedAdapter();
