@@ -9,7 +9,7 @@ const long = process.env.WEFT_LONG_TESTS === '1';
 const unitTests = [
   'packages/**/*.test.ts',
   'apps/**/*.test.{ts,tsx}',
-  'e2e/{fleet,foreign-client,operations}/**/*.test.ts',
+  'e2e/{fleet,foreign-client}/**/*.test.ts',
   'bench/**/*.test.ts',
   'trials/**/*.test.ts',
   'scripts/**/*.test.ts',

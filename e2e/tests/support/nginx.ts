@@ -84,6 +84,8 @@ export class Nginx {
     for (const name of scratch) mkdirSync(join(folder, name));
     const configuration = [
       'daemon off;',
+      // Started by root it would give its workers to another user, who may not write here.
+      ...(process.getuid?.() === 0 ? ['user root;'] : []),
       `pid ${folder}/nginx.pid;`,
       `error_log ${folder}/error.log;`,
       'events {}',
