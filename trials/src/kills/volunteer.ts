@@ -118,14 +118,14 @@ export class ScriptedVolunteer extends EventEmitter<VolunteerEvents> {
     const { challenge } = await this.#request('volunteer:hello', {
       protocolVersion: PROTOCOL_VERSION,
       runId: this.#runId,
-      publicKey: publicKeySchema.parse(this.#pair.publicKey.export({ format: 'jwk' })),
       name: this.#name,
       client: { kind: 'load', version: '0' },
       operatorToken: null,
     });
     const key = { key: this.#pair.privateKey, dsaEncoding: 'ieee-p1363' as const };
     const signature = sign('sha256', Buffer.from(`weft:${challenge}`), key).toString('base64url');
-    await this.#request('volunteer:prove', { signature });
+    const publicKey = publicKeySchema.parse(this.#pair.publicKey.export({ format: 'jwk' }));
+    await this.#request('volunteer:prove', { publicKey, signature });
   }
 
   async #lease(): Promise<Lease> {

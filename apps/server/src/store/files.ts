@@ -56,7 +56,7 @@ export function writeDurably(
 ): void {
   const flush = options.flush !== false;
   const bytes = typeof content === 'string' ? new TextEncoder().encode(content) : content;
-  const temporary = `${path}.${randomBytes(4).toString('hex')}.tmp`;
+  const temporary = temporaryFor(path);
   withDisk(path, () => {
     mkdirSync(dirname(path), { recursive: true });
     const handle = openSync(temporary, 'wx', options.mode);
@@ -75,16 +75,20 @@ export function writeDurably(
 }
 
 /**
- * The same without holding up the event loop. The file takes its place only if `wanted` still says so at the end; resolves
- * with whether it did.
+ * The same without holding up the event loop, by way of the file `temporary`. Nothing is written, and the file takes its place,
+ * only if `wanted` says so when it comes to that; resolves with whether it did.
  */
-export async function writeLater(path: string, content: string, wanted: () => boolean): Promise<boolean> {
-  const temporary = `${path}.${randomBytes(4).toString('hex')}.tmp`;
+export async function writeLater(
+  path: string,
+  temporary: string,
+  content: string,
+  wanted: () => boolean,
+): Promise<boolean> {
   try {
     const handle = await open(temporary, 'wx');
     try {
-      await handle.writeFile(content);
-      await handle.sync();
+      if (wanted()) await handle.writeFile(content);
+      if (wanted()) await handle.sync();
     } finally {
       await handle.close();
     }
@@ -101,6 +105,9 @@ export async function writeLater(path: string, content: string, wanted: () => bo
   syncFolder(dirname(path));
   return true;
 }
+
+/** Where a file is written before it takes its place. What is left of these is removed at a start. */
+export const temporaryFor = (path: string): string => `${path}.${randomBytes(4).toString('hex')}.tmp`;
 
 export function writeJson(path: string, value: unknown, options: { flush?: boolean; mode?: number } = {}): void {
   writeDurably(path, `${JSON.stringify(value, null, 1)}\n`, options);

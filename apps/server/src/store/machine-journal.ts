@@ -24,7 +24,7 @@ import { parseMachineEvent } from '../coordinator/schema.ts';
 import type { MachineEvent, MachineState } from '../coordinator/types.ts';
 import { messageOf, ServerError, systemCode } from '../errors.ts';
 import type { CheckReport } from './check.ts';
-import { isDiskFull, readJson, syncFolder, writeDurably, writeLater } from './files.ts';
+import { isDiskFull, readJson, syncFolder, temporaryFor, writeDurably, writeLater } from './files.ts';
 
 /** At most this long an event's line stays unflushed. */
 const FLUSH_MS = 100;
@@ -60,6 +60,8 @@ export class MachineJournal {
   #isFlushing = false;
   #flushing: Promise<void> = Promise.resolve();
   #snapshotting: Promise<void> | null = null;
+  /** What the snapshot in the making is written to. */
+  #temporary: string | null = null;
 
   /** `report`: told of a half-written event; null where nobody is to be. */
   constructor(folder: string, stateSchema: z.ZodType<MachineState>, logger: Logger, report: CheckReport | null) {
@@ -139,6 +141,7 @@ export class MachineJournal {
     this.#based = true;
     this.#behind = false;
     this.#closeFile();
+    if (this.#temporary !== null) rmSync(this.#temporary, { force: true });
     rmSync(this.#oldPath, { force: true });
     rmSync(this.#path, { force: true });
   }
@@ -262,7 +265,8 @@ export class MachineJournal {
       syncFolder(this.#folder);
     }
     const generation = this.#generation;
-    this.#snapshotting = writeLater(this.#statePath, text, () => this.#generation === generation)
+    this.#temporary = temporaryFor(this.#statePath);
+    this.#snapshotting = writeLater(this.#statePath, this.#temporary, text, () => this.#generation === generation)
       .then((written) => {
         if (!written) return;
         this.#snapshotBytes = text.length;
