@@ -8,7 +8,7 @@ import { writeFactors } from '@weft/formats';
 import { ProtocolError, type RunSettingsInput } from '@weft/protocol';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { RunningServer, ServerOptions } from './index.ts';
-import { checkReportSchema } from './store/check.ts';
+import { checkReportSchema } from './store/check-report.ts';
 import { makeFolders, SETTINGS, startServer, TestAdmin } from './testing/server.ts';
 import { readFactors, TestVolunteer, train } from './testing/volunteer.ts';
 

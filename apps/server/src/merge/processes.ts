@@ -9,8 +9,8 @@ const IDLE_MS = 30_000;
 export const defaultProcesses = (): number => Math.max(1, Math.min(4, availableParallelism() - 1));
 
 /** `entry`: file whose exported functions are the jobs. Messages are structured clones. */
-export const processPool = (entry: string, most: number): Tinypool =>
-  new Tinypool({
+export function processPool(entry: string, most: number): Tinypool {
+  const pool = new Tinypool({
     filename: entry,
     runtime: 'child_process',
     serialization: 'advanced',
@@ -21,3 +21,8 @@ export const processPool = (entry: string, most: number): Tinypool =>
     // Loaders and inspectors of this process are not the workers'.
     execArgv: [],
   });
+  // A process that dies at work rejects its job, and the next job gets a new process. One that dies idle (killed from outside,
+  // or by the stop of its server) is told here alone, and must not end whoever keeps the pool.
+  pool.on('error', () => undefined);
+  return pool;
+}

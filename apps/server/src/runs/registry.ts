@@ -20,7 +20,7 @@ import { PartialUploads } from '../ingest/partial.ts';
 import type { Merger } from '../merge/merger.ts';
 import type { Signer } from '../receipts/signer.ts';
 import { BlobFolder } from '../store/blobs.ts';
-import type { CheckReport } from '../store/check.ts';
+import type { CheckReport } from '../store/check-report.ts';
 import type { DiskSpace } from '../store/disk-space.ts';
 import type { HistoryIndex } from '../store/history.ts';
 import { hashIdentity, hashManifest, type ServedFile } from '../store/manifest.ts';

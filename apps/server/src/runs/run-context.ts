@@ -6,7 +6,7 @@ import type { PartialUploads } from '../ingest/partial.ts';
 import type { Merger } from '../merge/merger.ts';
 import type { Signer } from '../receipts/signer.ts';
 import type { BlobFolder } from '../store/blobs.ts';
-import type { CheckReport } from '../store/check.ts';
+import type { CheckReport } from '../store/check-report.ts';
 import type { DiskSpace } from '../store/disk-space.ts';
 import type { HistoryIndex } from '../store/history.ts';
 import type { RunDefinition, RunStore } from '../store/run-store.ts';

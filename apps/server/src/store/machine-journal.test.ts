@@ -6,7 +6,7 @@ import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { initialState, step } from '../coordinator/machine.ts';
 import type { MachineEvent, MachineState, Policy, Wish } from '../coordinator/types.ts';
-import { CheckReport } from './check.ts';
+import { CheckReport } from './check-report.ts';
 import { RunStore } from './run-store.ts';
 
 const silent = pino({ level: 'silent' });

@@ -23,7 +23,7 @@ import { step } from '../coordinator/machine.ts';
 import { parseMachineEvent } from '../coordinator/schema.ts';
 import type { MachineEvent, MachineState } from '../coordinator/types.ts';
 import { messageOf, ServerError, systemCode } from '../errors.ts';
-import type { CheckReport } from './check.ts';
+import type { CheckReport } from './check-report.ts';
 import { isDiskFull, readJson, syncFolder, temporaryFor, writeDurably, writeLater } from './files.ts';
 
 /** At most this long an event's line stays unflushed. */

@@ -18,7 +18,7 @@ import {
 import type { Logger } from 'pino';
 import { z } from 'zod';
 import { machineStateSchema } from '../coordinator/schema.ts';
-import type { CheckReport } from './check.ts';
+import type { CheckReport } from './check-report.ts';
 import { readJson, syncFolder, writeDurably, writeJson } from './files.ts';
 import { MachineJournal } from './machine-journal.ts';
 
