@@ -4,6 +4,7 @@ import type { ClientRow, RunView } from '@weft/protocol';
 import { ago, count, loss, quantity } from '../shared/format.ts';
 import { RankChip } from '../shared/rank.tsx';
 import { ScrollRegion } from '../shared/scroll-region.tsx';
+import { BanAction, BanList } from './bans.tsx';
 import { arrange, COLUMNS, type Column, clientLabel, type Sorting } from './device-table.ts';
 import { inviteLink } from './invite.tsx';
 
@@ -15,7 +16,8 @@ export function Devices({ clients, run }: { clients: readonly ClientRow[]; run: 
     const { key: now, descending } = sorting.value;
     sorting.value = { key, descending: now === key ? !descending : numeric && key !== 'seen' };
   };
-  if (clients.length === 0) return null;
+  const banned = clients.filter((row) => row.state === 'banned').length;
+  if (clients.length === 0) return <BanList />;
   return (
     <section class="devices">
       <div class="section-head">
@@ -29,6 +31,18 @@ export function Devices({ clients, run }: { clients: readonly ClientRow[]; run: 
         <a class="small" href={inviteLink(run.runId)}>
           invite link
         </a>
+        {banned > 0 && (
+          <button
+            type="button"
+            class="button small"
+            aria-pressed={filter.value === 'banned'}
+            onClick={() => {
+              filter.value = filter.value === 'banned' ? '' : 'banned';
+            }}
+          >
+            {banned} banned
+          </button>
+        )}
         <input
           type="search"
           aria-label="Filter devices"
@@ -60,6 +74,9 @@ export function Devices({ clients, run }: { clients: readonly ClientRow[]; run: 
                   </th>
                 );
               })}
+              <th scope="col">
+                <span class="visually-hidden">Actions</span>
+              </th>
             </tr>
           </thead>
           <tbody>
@@ -68,7 +85,7 @@ export function Devices({ clients, run }: { clients: readonly ClientRow[]; run: 
             ))}
             {rows.length === 0 && (
               <tr>
-                <td colSpan={COLUMNS.length} class="quiet">
+                <td colSpan={COLUMNS.length + 1} class="quiet">
                   No device matches “{filter.value}”.
                 </td>
               </tr>
@@ -76,6 +93,7 @@ export function Devices({ clients, run }: { clients: readonly ClientRow[]; run: 
           </tbody>
         </table>
       </ScrollRegion>
+      <BanList />
     </section>
   );
 }
@@ -98,6 +116,9 @@ function Row({ row }: { row: ClientRow }) {
       <td class="numeric">{loss(progress?.loss ?? null)}</td>
       <td class="numeric">{ago(row.lastSeenMs)}</td>
       <td class="quiet">{row.reason ?? ''}</td>
+      <td>
+        <BanAction row={row} />
+      </td>
     </tr>
   );
 }

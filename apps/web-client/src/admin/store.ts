@@ -2,6 +2,7 @@
 // truth; nothing here counts on its own.
 import { signal } from '@preact/signals';
 import {
+  type Ban,
   type Overview,
   ProtocolError,
   ROUTES,
@@ -23,6 +24,8 @@ export type Place =
 export const signedIn = signal<'no' | 'trying' | 'yes'>('no');
 export const line = signal<LineState>('connecting');
 export const overview = signal<Overview | null>(null);
+/** Who is banned from this server, latest first. */
+export const bans = signal<readonly Ban[]>([]);
 export const place = signal<Place>(placeOf(location.hash));
 export const snapshot = signal<RunSnapshot | null>(null);
 /** When {@link snapshot} came, on performance.now(): countdowns run on from there. */
@@ -92,6 +95,7 @@ async function greet(): Promise<void> {
     signedIn.value = 'yes';
     problem.value = null;
     setOverview(reply);
+    bans.value = (await connection?.request('admin:bans', {}))?.bans ?? [];
     await watch();
   } catch (error) {
     const refused =
@@ -144,6 +148,26 @@ export async function command(name: Command, runId: string): Promise<void> {
     busy.value = null;
   }
 }
+
+async function changeBans(work: (asked: AdminConnection) => Promise<{ bans: readonly Ban[] }>): Promise<void> {
+  if (!connection) return;
+  busy.value = 'ban';
+  problem.value = null;
+  try {
+    bans.value = (await work(connection)).bans;
+    await watch();
+  } catch (error) {
+    problem.value = describeAdminError(error);
+  } finally {
+    busy.value = null;
+  }
+}
+
+export const ban = (wish: { clientId: string; reason: string; address: boolean }): Promise<void> =>
+  changeBans((asked) => asked.request('admin:ban', wish));
+
+export const unban = (clientId: string): Promise<void> =>
+  changeBans((asked) => asked.request('admin:unban', { clientId }));
 
 /** Creates the run and opens it. Returns false, with {@link problem} set, where the server refuses. */
 export async function createRun(settings: RunSettingsInput): Promise<boolean> {

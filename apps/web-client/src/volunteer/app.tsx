@@ -9,6 +9,7 @@ import { DataChoice } from './data-choice.tsx';
 import { DeviceCard } from './device-card.tsx';
 import { MyLimits } from './my-limits.tsx';
 import { Price } from './price.tsx';
+import { ForgetMe, Forgotten, forgotten } from './rights.tsx';
 import { ask, helping, openingFault, tab } from './tab-link.ts';
 import { problemOf } from './words.ts';
 import { Work } from './work.tsx';
@@ -22,6 +23,16 @@ export function App() {
   // Without GPU, storage or key there is nothing to choose and nothing to start.
   const closed = openingFault.value !== null && state === null;
   const ended = !helping.value && (state?.run?.state === 'completed' || state?.run?.state === 'stopped');
+  if (forgotten.value) {
+    return (
+      <div class="volunteer">
+        <Header state={null} closed={true} />
+        <main>
+          <Forgotten reply={forgotten.value} />
+        </main>
+      </div>
+    );
+  }
   return (
     <div class="volunteer">
       <Header state={state} closed={closed} />
@@ -36,6 +47,7 @@ export function App() {
             {!ended && <MyLimits state={state} open={limitsOpen} />}
             <Controls state={state} />
             <Work state={state} />
+            <ForgetMe state={state} />
           </>
         )}
       </main>

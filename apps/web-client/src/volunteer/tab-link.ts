@@ -69,6 +69,16 @@ export function setLimits(next: OwnLimits): Promise<void> {
   return untilTaken((remote) => remote.setLimits(next));
 }
 
+/** Removes what this page keeps by itself. */
+export function forgetLimits(): void {
+  limits.value = NO_LIMITS;
+  try {
+    localStorage.removeItem(LIMITS_KEY);
+  } catch {
+    // Storage is switched off: nothing was kept.
+  }
+}
+
 /** Starts the worker and everything that is told to it. Once a page. */
 export function connect(): void {
   const thread = new Worker(new URL('../worker/main.ts', import.meta.url), { type: 'module', name: 'weft' });

@@ -6,6 +6,7 @@ import { Chart } from '../shared/chart.tsx';
 import type { ChartSpec } from '../shared/chart-spec.ts';
 import { bytes, clockTime, loss, quantity } from '../shared/format.ts';
 import type { TabState } from '../worker/api.ts';
+import { SaveReceipts, TakeBack } from './rights.tsx';
 import { helping, selfPaused } from './tab-link.ts';
 import { progressOf, splitStatus, statusText, waitEnd } from './words.ts';
 
@@ -121,10 +122,11 @@ function Totals({ state }: { state: TabState }) {
         <span class="plain" data-testid="totals">
           {line} · {bytes(totals.uploadBytes)} sent
         </span>{' '}
-        receipts
+        receipts <span aria-hidden="true">▾</span>
       </summary>
       <p class="small">
-        The server has these updates on its disk. Each will be merged, or set aside with a reason; none is lost.
+        The server has these updates on its disk and has signed for them. Each will be merged, or set aside with a
+        reason; none is lost.
       </p>
       <ul data-testid="receipts">
         {[...receipts].reverse().map((receipt) => (
@@ -136,9 +138,11 @@ function Totals({ state }: { state: TabState }) {
               <br />
               SHA-256 {receipt.sha256}
             </span>
+            <TakeBack state={state} receipt={receipt} />
           </li>
         ))}
       </ul>
+      <SaveReceipts />
     </details>
   );
 }
