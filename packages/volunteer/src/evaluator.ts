@@ -94,6 +94,8 @@ export class EvaluatorSession {
           newsAbout();
         },
         interrupted: (error) => this.#tell({ kind: 'interrupted', error }),
+        // Whoever waits for the line is told.
+        refused: () => undefined,
       },
     );
     try {

@@ -24,6 +24,8 @@ export interface LineListener {
   admitted(admission: Admission): void;
   /** The line broke, or the handshake did not succeed yet; trying goes on. */
   interrupted(error: Error): void;
+  /** The handshake was refused for good, whether or not somebody waits for it. */
+  refused(error: Error): void;
 }
 
 /** Attempts at one request that is answered "later", before its error is passed on. */
@@ -103,6 +105,7 @@ export class Line {
         if (stale()) return;
         if (!isPassing(error)) {
           this.#refusal = error instanceof Error ? error : new Error(messageOf(error));
+          this.#listener.refused(this.#refusal);
           this.#condition.poke();
           return;
         }

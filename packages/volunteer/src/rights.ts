@@ -12,7 +12,7 @@ export const forgetVolunteer = (options: LineOptions, signal: AbortSignal): Prom
   withLine(options, signal, (line) => line.request('volunteer:forget', {}, signal));
 
 async function withLine<T>(options: LineOptions, signal: AbortSignal, work: (line: Line) => Promise<T>): Promise<T> {
-  const line = new Line(options, { admitted: () => undefined, interrupted: () => undefined });
+  const line = new Line(options, { admitted: () => undefined, interrupted: () => undefined, refused: () => undefined });
   try {
     await line.admitted(signal);
     return await work(line);

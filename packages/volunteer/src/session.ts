@@ -236,7 +236,11 @@ export class VolunteerSession {
     const hello = { runId: this.state.run?.runId ?? runId, name, client, operatorToken: operatorToken ?? null };
     this.#currentLine = new Line(
       { transport, identities, clock, random: this.#random, hello },
-      { admitted: (admission) => this.#admitted(admission), interrupted: (error) => this.#interrupted(error) },
+      {
+        admitted: (admission) => this.#admitted(admission),
+        interrupted: (error) => this.#interrupted(error),
+        refused: (error) => this.#refused(error),
+      },
     );
     return this.#currentLine;
   }
@@ -266,6 +270,13 @@ export class VolunteerSession {
     this.#holder.update({ clientId, run, connected: true, error: error?.retrying ? null : error });
     this.#sawRound(round);
     this.#keeper?.beat();
+  }
+
+  /** Said at once: a session that is paused asks the server for nothing, and would not learn of it. */
+  #refused(error: Error): void {
+    const fault = { code: codeOf(error), message: messageOf(error), retrying: false };
+    this.#holder.update({ connected: false, error: fault });
+    this.#condition.poke();
   }
 
   /** `error` null: it goes on again. */
