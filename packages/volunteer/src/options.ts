@@ -1,5 +1,5 @@
 // What a session is made from: its ports, and what its owner chose.
-import type { Hello, OwnLimits } from '@weft/protocol';
+import type { DataChoice, Hello, OwnLimits } from '@weft/protocol';
 import type { Clock, Downloads, Identities, Storage, Trainer, Transport } from './ports.ts';
 
 /** What to train on. Own rows (JSONL text) are used here and never sent. */
@@ -29,6 +29,10 @@ export interface SessionOptions {
   /** Numbers in [0, 1) for jitter. */
   readonly random?: () => number;
 }
+
+/** The choice as the server is told of it. */
+export const choiceOf = (data: SessionData, examples: number | null): DataChoice =>
+  data.kind === 'own' ? { kind: 'own', consent: true, examples: examples ?? 0 } : { kind: 'task', task: data.task };
 
 /** What a snapshot says of the choice. `examples`: rows of an own file, once they were counted. */
 export const shownData = (data: SessionData, examples: number | null) => ({

@@ -2,21 +2,25 @@
 // what an error means; the handshake (line.ts), files, queue, leases, rounds and uploads are rooms of their own. Everything
 // that touches the outside is passed in (ports.ts).
 import { parseDataLines } from '@weft/formats';
-import type { DataChoice, ForgetReply, Lease, OwnLimits, Receipt, ReleaseReason, RoundView } from '@weft/protocol';
+import type { ForgetReply, Lease, OwnLimits, Receipt, ReleaseReason, RoundView } from '@weft/protocol';
 import { ProtocolError } from '@weft/protocol';
 import { abortable, Condition, sleep } from './clock.ts';
 import { Device } from './device.ts';
-import { codeOf, messageOf, SessionError, TransportError } from './errors.ts';
+import { codeOf, messageOf, SessionError } from './errors.ts';
 import { leaveRound, releaseLease } from './farewell.ts';
+import { fetchModel } from './fetch-model.ts';
 import { RunFiles } from './files.ts';
 import { asLeaseLost, LeaseKeeper, LeaseLost } from './lease-keeper.ts';
 import { type Admission, Line } from './line.ts';
-import { type SessionData, type SessionOptions, shownData } from './options.ts';
+import { followRun } from './notices.ts';
+import { choiceOf, type SessionData, type SessionOptions, shownData } from './options.ts';
 import { obtainLease } from './place.ts';
 import type { Clock, ModelFiles } from './ports.ts';
 import { emptyProgress, playRound } from './round.ts';
 import {
+  faultOf,
   initialState,
+  interruption,
   NOTHING_GOING_ON,
   type SessionState,
   StateHolder,
@@ -209,13 +213,7 @@ export class VolunteerSession {
     this.#holder.enter('connecting');
     const { run } = await this.#line().admitted(signal);
     this.#holder.enter('downloading');
-    const manifest = await this.#files.manifest(run, signal);
-    const total = manifest.files.reduce((sum, file) => sum + (file.kind === 'model' ? file.bytes : 0), 0);
-    const onBytes = (bytes: number) => this.#holder.update({ download: { what: 'the model', bytes, total } });
-    onBytes(0);
-    this.#holder.update({ manifest });
-    this.#model = await this.#files.model(manifest, { signal, onBytes, whenRunning: () => this.#whenRunning(signal) });
-    this.#holder.update({ download: null });
+    this.#model = await fetchModel(this.#files, this.#holder, run, signal, () => this.#whenRunning(signal));
     await this.#measure(signal);
   }
 
@@ -246,21 +244,22 @@ export class VolunteerSession {
   }
 
   #listen(): void {
-    const { transport } = this.#options;
     this.#unsubscribe.push(
-      transport.onNotice('run:state', (run) => {
-        if (run.runId !== this.state.run?.runId) return;
-        this.#holder.update({ run });
-        this.#condition.poke();
-      }),
-      transport.onNotice('round:state', (round) => this.#sawRound(round)),
-      transport.onNotice('lease:granted', (lease) => {
-        this.#granted = lease;
-        this.#condition.poke();
-      }),
-      transport.onNotice('lease:revoked', ({ leaseId, reason, lateMs }) => {
-        if (this.#granted?.leaseId === leaseId) this.#granted = null;
-        this.#keeper?.revoked(leaseId, reason, lateMs);
+      ...followRun(this.#options.transport, {
+        runId: () => this.state.run?.runId ?? null,
+        run: (run) => {
+          this.#holder.update({ run });
+          this.#condition.poke();
+        },
+        round: (round) => this.#sawRound(round),
+        granted: (lease) => {
+          this.#granted = lease;
+          this.#condition.poke();
+        },
+        revoked: ({ leaseId, reason, lateMs }) => {
+          if (this.#granted?.leaseId === leaseId) this.#granted = null;
+          this.#keeper?.revoked(leaseId, reason, lateMs);
+        },
       }),
     );
   }
@@ -274,8 +273,7 @@ export class VolunteerSession {
 
   /** Said at once: a session that is paused asks the server for nothing, and would not learn of it. */
   #refused(error: Error): void {
-    const fault = { code: codeOf(error), message: messageOf(error), retrying: false };
-    this.#holder.update({ connected: false, error: fault });
+    this.#holder.update({ connected: false, error: faultOf(error) });
     this.#condition.poke();
   }
 
@@ -285,11 +283,7 @@ export class VolunteerSession {
       if (this.state.error?.retrying) this.#holder.update({ error: null });
       return;
     }
-    const transport = error instanceof TransportError;
-    const connected = this.state.connected && !(transport && error.code === 'disconnected');
-    const advice = transport ? 'What was downloaded and trained is kept; trying again.' : 'Trying again.';
-    const fault = { code: codeOf(error), message: `${error.message} ${advice}`, retrying: true };
-    this.#holder.update({ connected, error: fault });
+    this.#holder.update(interruption(error, this.state.connected));
     this.#condition.poke();
   }
 
@@ -365,17 +359,13 @@ export class VolunteerSession {
     const { clock } = this.#options;
     const { proposal } = this.state;
     if (!proposal) throw new SessionError('closed', 'There is no proposal; call prepare() first.');
-    const choice: DataChoice =
-      this.#data.kind === 'own'
-        ? { kind: 'own', consent: true, examples: this.state.data.examples ?? 0 }
-        : { kind: 'task', task: this.#data.task };
     const line = this.#line();
     try {
       const lease = await obtainLease({
         line,
         clock,
         condition: this.#condition,
-        join: { device: this.#device.report(), proposal, data: choice },
+        join: { device: this.#device.report(), proposal, data: choiceOf(this.#data, this.state.data.examples) },
         signal,
         takeGranted: () => {
           const lease = this.#granted;
@@ -520,8 +510,7 @@ export class VolunteerSession {
   /** Shows an error that ends the work; returns it. */
   #failed(error: unknown): unknown {
     if (this.#closing.signal.aborted) return error;
-    const fault = { code: codeOf(error), message: messageOf(error), retrying: false };
-    this.#holder.update({ ...NOTHING_GOING_ON, error: fault });
+    this.#holder.update({ ...NOTHING_GOING_ON, error: faultOf(error) });
     this.#holder.enter('failed');
     return error;
   }

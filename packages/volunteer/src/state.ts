@@ -10,6 +10,7 @@ import type {
   RoundView,
   RunView,
 } from '@weft/protocol';
+import { codeOf, messageOf, TransportError } from './errors.ts';
 import { formatBytes, plural } from './words.ts';
 
 export type Stage =
@@ -124,6 +125,23 @@ export function initialState(ownLimits: OwnLimits, data: SessionState['data']): 
     note: null,
     error: null,
     outcome: null,
+  };
+}
+
+/** An error that ends something. */
+export const faultOf = (error: unknown): SessionFault => ({
+  code: codeOf(error),
+  message: messageOf(error),
+  retrying: false,
+});
+
+/** The line broke, or the server asked for patience; trying goes on. */
+export function interruption(error: Error, connected: boolean) {
+  const transport = error instanceof TransportError;
+  const advice = transport ? 'What was downloaded and trained is kept; trying again.' : 'Trying again.';
+  return {
+    connected: connected && !(transport && error.code === 'disconnected'),
+    error: { code: codeOf(error), message: `${error.message} ${advice}`, retrying: true },
   };
 }
 
