@@ -81,7 +81,9 @@ export class RunDriver {
     // Nobody is connected yet; those who waited ask again when they come back.
     this.#state = { ...this.#state, present: 0, wishes: [] };
     const records = awaited(this.#state).flatMap(({ round, leaseId }) => store.readUpload(round, leaseId) ?? []);
-    this.#checked = checkUploads(this.#context.uploads, records, this.#context.report);
+    // Bytes that were taken back are gone on purpose.
+    const kept = records.filter(({ withdrawn }) => withdrawn === null);
+    this.#checked = checkUploads(this.#context.uploads, kept, this.#context.report);
     for (const { receipt, withdrawn } of records) {
       const { leaseId } = receipt;
       this.dispatch(
