@@ -5,7 +5,9 @@ import { join } from 'node:path';
 import { exportKeys, generateKeys, type Identities, type Identity, identityOf, importKeys } from '@weft/volunteer';
 import { CommandError } from '../command.ts';
 import { keepFile } from './keep-file.ts';
-import type { Role } from './state-folder.ts';
+
+/** Volunteers and evaluators of one folder have keys of their own and share the downloaded files. */
+export type Role = 'volunteer' | 'evaluator';
 
 /** Where the key for a run is, or would be. */
 export const keyFile = (folder: string, role: Role, runId: string): string =>

@@ -15,7 +15,8 @@ import {
 import { io } from 'socket.io-client';
 import { openNodeGpu } from '../gpu.ts';
 import { fileStorage } from './file-storage.ts';
-import { openStateFolder, type Role } from './state-folder.ts';
+import type { Role } from './keys.ts';
+import { openStateFolder } from './state-folder.ts';
 
 export const CLIENT = { kind: 'cli', version: '0.1.0' } as const;
 

@@ -5,10 +5,7 @@ import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Identities } from '@weft/volunteer';
 import { CommandError } from '../command.ts';
-import { openIdentities } from './keys.ts';
-
-/** Volunteers and evaluators of one folder have keys of their own and share the downloaded files. */
-export type Role = 'volunteer' | 'evaluator';
+import { openIdentities, type Role } from './keys.ts';
 
 export interface StateFolder {
   readonly path: string;

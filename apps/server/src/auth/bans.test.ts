@@ -50,7 +50,7 @@ it('ends what a banned volunteer does, tells it why, and leaves its upload out o
   expect(await codeOf(bad.join(1))).toContain('banned: ');
   expect(await codeOf(bad.join(1))).toContain('sends noise');
   const gone = new Promise((resolve) => worse.socket.once('disconnect', resolve));
-  expect(worse.revoked).toEqual([{ leaseId: lease.leaseId, reason: 'Banned: sends more noise' }]);
+  expect(worse.revoked).toMatchObject([{ leaseId: lease.leaseId, reason: 'Banned: sends more noise' }]);
   const rows = (await admin.snapshot(runId)).clients.filter((row) => row.state === 'banned');
   expect(rows.map((row) => row.reason).sort()).toEqual(['sends more noise', 'sends noise']);
   for (const [i, one] of good.entries()) {
