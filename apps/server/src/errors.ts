@@ -18,6 +18,8 @@ export type ServerErrorCode =
   | 'backup-missing'
   | 'backup-damaged'
   | 'address-in-use'
+  | 'bad-option'
+  | 'bad-certificate'
   | 'worker-missing'
   | 'file-changed'
   | 'database';

@@ -1,25 +1,33 @@
 // One server: opens its folders, takes its runs up again, listens. Everything it needs is an option, so that a test, the
 // demo and `weft serve` start the same thing.
 import { existsSync } from 'node:fs';
+import type { Server as HttpsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { join, resolve } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { HEARTBEAT_MS, HIDDEN_LEASE_MS, LEASE_MS, MAX_MESSAGE_BYTES, NAMESPACES } from '@weft/protocol';
 import type { FastifyInstance } from 'fastify';
 import { type Logger, pino } from 'pino';
-import { Server as SocketServer } from 'socket.io';
+import { type Socket, Server as SocketServer } from 'socket.io';
+import { Access } from './auth/access.ts';
 import { Bans } from './auth/bans.ts';
-import { openAdminAuth } from './auth/token.ts';
+import { Invites } from './auth/invites.ts';
+import { addressOf, LIMITS, type Limits, PeerLimits, trustOf } from './auth/limits.ts';
+import type { SessionTimes } from './auth/sessions.ts';
 import { ServerError, systemCode } from './errors.ts';
 import { createHttp } from './http/app.ts';
+import type { CertificateFiles } from './http/certificate.ts';
+import { Guard } from './http/guard.ts';
+import { Tls } from './http/tls.ts';
 import { WorkerMerger } from './merge/pool.ts';
 import { openSigner } from './receipts/signer.ts';
 import { Gate } from './runs/gate.ts';
 import type { LiveRun } from './runs/live-run.ts';
 import { Registry } from './runs/registry.ts';
 import { serveAdmin, tellAdmins, tellOverview } from './sockets/admin.ts';
+import { toProtocolError } from './sockets/serve.ts';
 import { Throttle } from './sockets/throttle.ts';
-import { serveVolunteer, tellVolunteers } from './sockets/volunteer.ts';
+import { type SocketDeps, serveVolunteer, tellVolunteers } from './sockets/volunteer.ts';
 import { removeTemporaries } from './store/check.ts';
 import { CheckReport } from './store/check-report.ts';
 import { History } from './store/database.ts';
@@ -53,14 +61,24 @@ export interface ServerOptions {
   readonly restMs?: number;
   /** Child processes that merge. */
   readonly mergeWorkers?: number;
-  /** HTTP requests one address may make a minute. */
-  readonly requestsPerMinute?: number;
   /** Uploads are refused when they would leave less than this free on the disk; 256 MB by default. */
   readonly minFreeBytes?: number;
   /** How long the bytes of an upload are kept after its round has ended; 24 h by default. Hash and sidecar stay for good. */
   readonly uploadRetentionMs?: number;
   /** How long closing waits for work that has come in; 10 s by default. */
   readonly drainMs?: number;
+  /** What one address and one client may ask; what is left out keeps its default. */
+  readonly limits?: Partial<Limits>;
+  /** When sessions of the dashboard end. */
+  readonly sessionTimes?: Partial<SessionTimes>;
+  /** As browsers reach the server through a proxy, such as https://weft.example.org. */
+  readonly publicUrl?: string;
+  /** Origins besides the server's own whose pages may send requests. */
+  readonly allowOrigins?: readonly string[];
+  /** Proxies whose X-Forwarded-For is believed: addresses, networks, `loopback`, `linklocal`, `uniquelocal`. */
+  readonly trustProxy?: readonly string[];
+  /** Serve HTTPS: with the operator's own files, or `true` for a self-signed certificate kept in the data folder. */
+  readonly https?: true | CertificateFiles;
 }
 
 export interface RunningServer {
@@ -68,6 +86,10 @@ export interface RunningServer {
   readonly port: number;
   /** The admin's token when it was made just now; null when the folder has one or `adminToken` was given. */
   readonly adminToken: string | null;
+  /** SHA-256 of the certificate in use, as browsers show it; null with plain HTTP. */
+  fingerprint(): string | null;
+  /** Reads or renews the certificate now, as a SIGHUP asks for. Never rejects: the log names what fails. */
+  reloadCertificate(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -114,8 +136,31 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     const gate = new Gate();
     const model = await openModelFolder(resolve(options.modelDir));
     const tasks = await openTaskFolder(resolve(options.tasksDir));
-    const auth = openAdminAuth(dataDir, new Date(), options.adminToken);
     const merger = new WorkerMerger(join(dataDir, 'merging'), options.mergeWorkers);
+    const now = () => new Date();
+    const limits: Limits = { ...LIMITS, ...options.limits };
+    const trust = trustOf(options.trustProxy);
+    const guard = new Guard(options);
+    const access = new Access({
+      dataDir,
+      now,
+      monotonic,
+      ...(options.adminToken === undefined ? {} : { adminToken: options.adminToken }),
+      times: options.sessionTimes ?? {},
+      signIn: { failuresPerAddress: limits.signIns, failuresPerAccount: limits.signIns },
+    });
+    const invites = new Invites(dataDir, now);
+    const { https, host, publicUrl } = options;
+    const tls = https
+      ? await Tls.open({
+          dataDir,
+          host,
+          ...(publicUrl === undefined ? {} : { publicUrl }),
+          ...(https === true ? {} : { files: https }),
+          logger,
+          now,
+        })
+      : null;
     const history = new History(join(dataDir, 'database'), logger);
     closers.push(() => history.close());
     const registry = new Registry({
@@ -135,7 +180,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
         restMs: options.restMs ?? 250,
       },
       logger,
-      now: () => new Date(),
+      now,
       monotonic,
       signer: openSigner(dataDir, new Date()),
       bans: new Bans(dataDir, () => new Date()),
@@ -149,14 +194,28 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     });
     const app = await createHttp({
       registry,
-      auth,
+      access,
+      guard,
+      trust,
+      tls: tls?.pair ?? null,
       logger,
       history,
       pagesDir,
-      requestsPerMinute: options.requestsPerMinute ?? 6_000,
+      requestsPerMinute: limits.requests,
     });
     closers.push(() => app.close());
-    const sockets = createSockets(app, { registry, auth, logger, monotonic });
+    if (tls) closers.push(tls.watch(app.server as unknown as HttpsServer));
+    const peers = new PeerLimits(limits, monotonic);
+    const deps: SocketDeps = {
+      registry,
+      access,
+      invites,
+      limits: peers,
+      addressOf: (socket) => addressOf(socket.request, trust),
+      logger,
+      monotonic,
+    };
+    const sockets = createSockets(app, deps, guard);
     closers.push(() => sockets.close());
     const port = await listen(app, options.port, options.host);
     closers.push(startTicking(registry, monotonic));
@@ -167,9 +226,16 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
       await pause(ANSWERS_MS);
     });
     const shown = options.host === '0.0.0.0' || options.host === '::' ? 'localhost' : options.host;
-    const url = `http://${shown.includes(':') ? `[${shown}]` : shown}:${port}`;
+    const url = `${tls ? 'https' : 'http'}://${shown.includes(':') ? `[${shown}]` : shown}:${port}`;
     logger.info({ url, runs: registry.all().length }, 'listening');
-    return { url, port, adminToken: auth.newToken, close: closeAll };
+    return {
+      url,
+      port,
+      adminToken: access.newToken,
+      fingerprint: () => tls?.fingerprint ?? null,
+      reloadCertificate: async () => tls?.reload(),
+      close: closeAll,
+    };
   } catch (error) {
     await closeAll();
     throw error;
@@ -225,9 +291,22 @@ function startSweeping(registry: Registry, retentionMs: number, logger: Logger):
 }
 
 /** WebSocket first or long polling, whichever a client's network lets through; both are always open. */
-function createSockets(app: FastifyInstance, deps: Parameters<typeof serveVolunteer>[1]): { close(): Promise<void> } {
+function createSockets(app: FastifyInstance, deps: SocketDeps, guard: Guard): { close(): Promise<void> } {
   const { registry, logger } = deps;
-  const io = new SocketServer(app.server, { serveClient: false, maxHttpBufferSize: MAX_MESSAGE_BYTES });
+  const io = new SocketServer(app.server, {
+    serveClient: false,
+    maxHttpBufferSize: MAX_MESSAGE_BYTES,
+    allowRequest: (request, answer) => {
+      const { host, origin } = request.headers;
+      try {
+        guard.checkHost({ host });
+        guard.checkOrigin({ host, origin });
+        answer(null, true);
+      } catch (error) {
+        answer(toProtocolError(error).message, false);
+      }
+    },
+  });
   const volunteers = io.of(NAMESPACES.volunteer);
   const admins = io.of(NAMESPACES.admin);
   const throttle = new Throttle(NOTICE_EVERY_MS, (error) => logger.error({ err: error }, 'a notice failed'));
@@ -245,6 +324,7 @@ function createSockets(app: FastifyInstance, deps: Parameters<typeof serveVolunt
     tell();
     tellOverview(admins, registry, throttle.later);
   });
+  for (const namespace of [volunteers, admins]) namespace.use(admitConnection(deps));
   volunteers.on('connection', (socket) => serveVolunteer(socket, deps));
   admins.on('connection', (socket) => serveAdmin(socket, deps));
   return {
@@ -255,5 +335,23 @@ function createSockets(app: FastifyInstance, deps: Parameters<typeof serveVolunt
       app.server.closeAllConnections();
       await closed;
     },
+  };
+}
+
+/** A refused socket's connection is closed after this many milliseconds, in which the refusal goes out. */
+const REFUSED_MS = 1_000;
+
+/** Counts an address's connections. The refusal reaches Socket.IO clients as `connect_error` with a WireError as `data`. */
+function admitConnection({ limits, addressOf: addressOfSocket }: SocketDeps) {
+  return (socket: Socket, next: (error?: Error & { data?: unknown }) => void): void => {
+    try {
+      const leave = limits.connected(addressOfSocket(socket));
+      socket.conn.once('close', leave);
+      next();
+    } catch (error) {
+      const told = toProtocolError(error);
+      next(Object.assign(new Error(told.message), { data: told.toWire() }));
+      setTimeout(() => socket.conn.close(), REFUSED_MS).unref();
+    }
   };
 }

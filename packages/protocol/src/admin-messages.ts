@@ -1,6 +1,18 @@
 // Messages between the dashboard and the server, in the namespace /admin. The handshake's `auth` carries
-// `{ protocolVersion, token }`; every request is acknowledged with an {@link Ack} of the reply named here.
+// `{ protocolVersion, token }`, a session's token or the admin token; every request is acknowledged with an {@link Ack} of the reply named here.
 import { z } from 'zod';
+import {
+  accountNameSchema,
+  accountSchema,
+  actorSchema,
+  inviteSchema,
+  inviteTokenSchema,
+  inviteWishSchema,
+  passwordSchema,
+  type Role,
+  roleSchema,
+  sessionInfoSchema,
+} from './access.ts';
 import { countSchema, idSchema, lossSchema, rankSchema, sha256Schema } from './primitives.ts';
 import { treeHeadSchema } from './receipts.ts';
 import { manifestSchema, roundViewSchema, runSettingsSchema, runViewSchema, taskInfoSchema } from './run.ts';
@@ -172,24 +184,56 @@ const ofRun = z.object({ runId: idSchema });
 const saidSchema = z.string().trim().min(1).max(200).nullable().default(null);
 const command = ofRun.extend({ reason: saidSchema });
 
-/** Dashboard → server: payload and reply of every message. */
+const nothing = z.object({});
+const ofAccount = z.object({ name: accountNameSchema });
+
+/** Dashboard → server: payload and reply of every message, and the least role that may send it. */
 export const ADMIN_REQUESTS = {
-  'admin:overview': { payload: z.object({}), reply: overviewSchema },
-  'admin:create': { payload: runSettingsSchema, reply: runViewSchema },
-  'admin:watch': { payload: ofRun, reply: runSnapshotSchema },
-  'admin:start': { payload: ofRun, reply: runViewSchema },
-  'admin:pause': { payload: command, reply: runViewSchema },
-  'admin:close-round': { payload: command, reply: runViewSchema },
-  'admin:abort-round': { payload: command, reply: runViewSchema },
+  'admin:overview': { role: 'viewer', payload: nothing, reply: overviewSchema },
+  'admin:create': { role: 'operator', payload: runSettingsSchema, reply: runViewSchema },
+  'admin:watch': { role: 'viewer', payload: ofRun, reply: runSnapshotSchema },
+  'admin:start': { role: 'operator', payload: ofRun, reply: runViewSchema },
+  'admin:pause': { role: 'operator', payload: command, reply: runViewSchema },
+  'admin:close-round': { role: 'operator', payload: command, reply: runViewSchema },
+  'admin:abort-round': { role: 'operator', payload: command, reply: runViewSchema },
   'admin:extend': {
+    role: 'operator',
     payload: command.extend({ ms: z.int().min(1_000).max(86_400_000) }),
     reply: runViewSchema,
   },
-  'admin:stop': { payload: command, reply: runViewSchema },
-  'admin:bans': { payload: z.object({}), reply: bansSchema },
-  'admin:ban': { payload: banWishSchema, reply: bansSchema },
-  'admin:unban': { payload: z.object({ clientId: idSchema }), reply: bansSchema },
-} as const;
+  'admin:stop': { role: 'operator', payload: command, reply: runViewSchema },
+  'admin:bans': { role: 'viewer', payload: nothing, reply: bansSchema },
+  'admin:ban': { role: 'operator', payload: banWishSchema, reply: bansSchema },
+  'admin:unban': { role: 'operator', payload: z.object({ clientId: idSchema }), reply: bansSchema },
+  'admin:whoami': { role: 'viewer', payload: nothing, reply: actorSchema },
+  'admin:invite-create': {
+    role: 'operator',
+    payload: inviteWishSchema,
+    reply: z.object({ invite: inviteSchema, token: inviteTokenSchema }),
+  },
+  'admin:invites': { role: 'viewer', payload: nothing, reply: z.object({ invites: z.array(inviteSchema) }) },
+  'admin:invite-revoke': { role: 'operator', payload: z.object({ inviteId: idSchema }), reply: inviteSchema },
+  'admin:accounts': { role: 'owner', payload: nothing, reply: z.object({ accounts: z.array(accountSchema) }) },
+  'admin:account-add': {
+    role: 'owner',
+    payload: ofAccount.extend({ role: roleSchema, password: passwordSchema }),
+    reply: accountSchema,
+  },
+  'admin:account-remove': { role: 'owner', payload: ofAccount, reply: nothing },
+  'admin:account-role': { role: 'owner', payload: ofAccount.extend({ role: roleSchema }), reply: accountSchema },
+  'admin:account-password': {
+    role: 'owner',
+    payload: ofAccount.extend({ password: passwordSchema }),
+    reply: accountSchema,
+  },
+  'admin:sessions': { role: 'owner', payload: nothing, reply: z.object({ sessions: z.array(sessionInfoSchema) }) },
+  'admin:session-revoke': {
+    role: 'owner',
+    payload: z.object({ sessionId: idSchema.nullable(), account: accountNameSchema.nullable() }),
+    reply: z.object({ ended: countSchema }),
+  },
+  'admin:new-token': { role: 'owner', payload: nothing, reply: z.object({ token: z.string().max(200) }) },
+} as const satisfies Record<string, { role: Role; payload: z.ZodType; reply: z.ZodType }>;
 
 /** Server → dashboard. `run:snapshot` goes to those who watch the run, at most twice a second. */
 export const ADMIN_NOTICES = {

@@ -11,10 +11,14 @@ export const ROUTES = {
   proof: (runId: string, receiptId: string) => `/api/runs/${runId}/receipts/${receiptId}/proof`,
   /** Model files, task files and start weights, by content. */
   blob: (sha256: string) => `/api/blobs/${sha256}`,
-  /** Needs the admin token (`Authorization: Bearer …`). `file` is one of the PEFT folder's, or `adapter.zip`. Query: rank, version. */
+  /** Needs a credential (`Authorization: Bearer …`). `file` is one of the PEFT folder's, or `adapter.zip`. Query: rank, version. */
   adapter: (runId: string, file: string) => `/api/runs/${runId}/adapter/${file}`,
-  /** Needs the admin token. One JSON document a line: everything the dashboard draws. */
+  /** Needs a credential. One JSON document a line: everything the dashboard draws. */
   events: (runId: string) => `/api/runs/${runId}/events.jsonl`,
-  /** Needs the admin token. `{ contributors: Contributor[] }`, most target tokens first. */
+  /** Needs a credential. `{ contributors: Contributor[] }`, most target tokens first. */
   contributors: (runId: string) => `/api/runs/${runId}/contributors`,
+  /** POST signs in, GET lists (owner). */
+  sessions: '/api/sessions',
+  /** DELETE ends one. One's own needs no more than its token; others' an owner. */
+  session: (sessionId: string) => `/api/sessions/${sessionId}`,
 } as const;

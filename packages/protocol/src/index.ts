@@ -1,4 +1,5 @@
 // What crosses the wire between volunteers, admins and the server: schemas, types, errors, paths. Knows no transport.
+export * from './access.ts';
 export * from './admin-messages.ts';
 export * from './device.ts';
 export * from './errors.ts';

@@ -133,6 +133,8 @@ export const runSettingsSchema = z
     /** Evaluate every committed version on the tasks' test rows (by `weft join --evaluate`). */
     evaluate: z.boolean().default(true),
     seed: z.string().min(1).max(64).default('weft'),
+    /** Who may take part: everyone who has the address, or those with an invite of the operator's. */
+    admission: z.enum(['open', 'invited']).default('open'),
   })
   .overwrite((run) => ({
     ...run,

@@ -1,6 +1,7 @@
 // Messages between a volunteer and the server, in the namespace /volunteer. Each client message is acknowledged with
 // an {@link Ack} of the reply named here. README.md describes them for implementers in other languages.
 import { z } from 'zod';
+import { inviteTokenSchema } from './access.ts';
 import { deviceReportSchema, rankProposalSchema } from './device.ts';
 import { publicKeySchema } from './keys.ts';
 import {
@@ -35,6 +36,8 @@ export const helloSchema = z.object({
   client: z.object({ kind: z.enum(['page', 'cli', 'load']), version: z.string().max(40) }),
   /** The operator's admin token, where this client evaluates for the operator. */
   operatorToken: z.string().max(200).nullable(),
+  /** The invite this client came with; null for none. Only runs with `admission: 'invited'` read it. */
+  invite: inviteTokenSchema.nullable().default(null),
 });
 export type Hello = z.infer<typeof helloSchema>;
 export const helloReplySchema = z.object({ run: runViewSchema, challenge: z.string().max(200) });

@@ -18,7 +18,7 @@ export interface EvaluatorOptions {
   readonly client: Hello['client'];
   readonly name: string | null;
   readonly runId: string | null;
-  /** The operator's admin token. */
+  /** Token of an operator: the admin token, or a session's. */
   readonly operatorToken: string;
   readonly random?: () => number;
 }
@@ -86,7 +86,13 @@ export class EvaluatorSession {
       transport.onNotice('evaluation:available', newsAbout),
     ];
     const line = new Line(
-      { transport, identities, clock, random: random ?? Math.random, hello: { runId, name, client, operatorToken } },
+      {
+        transport,
+        identities,
+        clock,
+        random: random ?? Math.random,
+        hello: { runId, name, client, operatorToken, invite: null },
+      },
       {
         admitted: ({ run }) => {
           this.#run = run;

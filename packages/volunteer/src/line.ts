@@ -10,7 +10,7 @@ export interface LineOptions {
   readonly identities: Identities;
   readonly clock: Clock;
   readonly random: () => number;
-  readonly hello: Pick<Hello, 'runId' | 'name' | 'client' | 'operatorToken'>;
+  readonly hello: Pick<Hello, 'runId' | 'name' | 'client' | 'operatorToken' | 'invite'>;
 }
 
 export interface Admission {

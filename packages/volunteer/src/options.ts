@@ -26,6 +26,8 @@ export interface SessionOptions {
   /** Whether the tab is hidden now; hidden tabs get longer leases. */
   readonly hidden?: () => boolean;
   readonly operatorToken?: string;
+  /** The invite the volunteer came with; runs that want none ignore it. */
+  readonly invite?: string;
   /** Numbers in [0, 1) for jitter. */
   readonly random?: () => number;
 }

@@ -230,8 +230,8 @@ export class VolunteerSession {
     if (this.#currentLine && !this.#currentLine.isRefused) return this.#currentLine;
     this.#currentLine?.close();
     if (this.#unsubscribe.length === 0) this.#listen();
-    const { transport, identities, clock, runId, name, client, operatorToken } = this.#options;
-    const hello = { runId: this.state.run?.runId ?? runId, name, client, operatorToken: operatorToken ?? null };
+    const { transport, identities, clock, runId, name, client, operatorToken = null, invite = null } = this.#options;
+    const hello = { runId: this.state.run?.runId ?? runId, name, client, operatorToken, invite };
     this.#currentLine = new Line(
       { transport, identities, clock, random: this.#random, hello },
       {

@@ -1,7 +1,7 @@
-// The admin's token: 256 random bits, shown once, kept as a hash. A plain SHA-256 is enough for a secret that nobody chose.
+// The admin token: 256 random bits, shown once, kept as a hash. A plain SHA-256 is enough for a secret that nobody chose.
+// It acts as an owner, so that a fresh server has one, and can be made anew when it is lost.
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { join } from 'node:path';
-import { ProtocolError } from '@weft/protocol';
 import { z } from 'zod';
 import { readJson, writeJson } from '../store/files.ts';
 
@@ -9,41 +9,40 @@ const tokenFileSchema = z.object({ adminTokenSha256: z.string().length(64), crea
 
 const digest = (token: string): Buffer => createHash('sha256').update(token, 'utf8').digest();
 
-export interface AdminAuth {
-  /** The token when it was made just now, to be shown once; else null. */
+export class AdminToken {
+  readonly #path: string;
+  readonly #now: () => Date;
+  readonly #given: Buffer | null;
+  #kept: Buffer | null;
+  /** The token when it was made at this opening, to be shown once; else null. */
   readonly newToken: string | null;
-  /** Whether `token` is the admin's. Takes the same time for any wrong token. */
-  accepts(token: string): boolean;
-  /** Throws ProtocolError 'unauthorised' unless {@link accepts}. */
-  check(token: string): void;
-}
 
-/** Loads the token's hash of a data folder, or makes a token. `given` is accepted besides. */
-export function openAdminAuth(dataDir: string, now: Date, given?: string): AdminAuth {
-  const path = join(dataDir, 'admin.json');
-  const kept = readJson(path, tokenFileSchema);
-  let newToken: string | null = null;
-  const hashes: Buffer[] = [];
-  if (kept) hashes.push(Buffer.from(kept.adminTokenSha256, 'hex'));
-  else if (given === undefined) {
-    newToken = randomBytes(32).toString('base64url');
-    hashes.push(digest(newToken));
-    writeJson(path, { adminTokenSha256: digest(newToken).toString('hex'), createdAt: now.toISOString() });
+  /** Loads the token's hash of a data folder, or makes a token. `given` is accepted besides; with it, none is made. */
+  constructor(dataDir: string, now: () => Date, given?: string) {
+    this.#path = join(dataDir, 'admin.json');
+    this.#now = now;
+    this.#given = given === undefined ? null : digest(given);
+    const kept = readJson(this.#path, tokenFileSchema);
+    this.#kept = kept ? Buffer.from(kept.adminTokenSha256, 'hex') : null;
+    this.newToken = kept || given !== undefined ? null : this.renew();
   }
-  if (given !== undefined) hashes.push(digest(given));
-  const accepts = (token: string): boolean => {
+
+  /** Takes the same time for any wrong token. */
+  accepts(token: string): boolean {
     const offered = digest(token);
-    return hashes.map((hash) => timingSafeEqual(hash, offered)).includes(true);
-  };
-  return {
-    newToken,
-    accepts,
-    check(token) {
-      if (accepts(token)) return;
-      throw new ProtocolError(
-        'unauthorised',
-        'This admin token is not the server’s. It was printed when the server first started with its data folder.',
-      );
-    },
-  };
+    return [this.#kept, this.#given].map((hash) => hash !== null && timingSafeEqual(hash, offered)).includes(true);
+  }
+
+  /** A new token in the place of the folder's; the one before is worth nothing from now on. */
+  renew(): string {
+    const token = randomBytes(32).toString('base64url');
+    const hash = digest(token);
+    writeJson(
+      this.#path,
+      { adminTokenSha256: hash.toString('hex'), createdAt: this.#now().toISOString() },
+      { mode: 0o600 },
+    );
+    this.#kept = hash;
+    return token;
+  }
 }

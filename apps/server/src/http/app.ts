@@ -7,17 +7,27 @@ import { type ErrorCode, idSchema, ProtocolError, parseMessage, ROUTES, sha256Sc
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 import { z } from 'zod';
-import type { AdminAuth } from '../auth/token.ts';
+import type { Access } from '../auth/access.ts';
+import { networkOf, type Trust } from '../auth/limits.ts';
 import { messageOf } from '../errors.ts';
 import type { Registry } from '../runs/registry.ts';
+import { SIZES } from '../sizes.ts';
 import type { History } from '../store/database.ts';
 import { ADAPTER_FILES, adapterFolder, adapterZip } from './adapter.ts';
 import { sendBlob } from './blob.ts';
+import type { KeyAndCertificate } from './certificate.ts';
+import type { Guard } from './guard.ts';
 import { createMetrics } from './metrics.ts';
+import { addSessions, bearerOf } from './sessions.ts';
 
 export interface HttpDeps {
   readonly registry: Registry;
-  readonly auth: AdminAuth;
+  readonly access: Access;
+  readonly guard: Guard;
+  /** Which proxies may name the address a request comes from. */
+  readonly trust: Trust;
+  /** Null for plain HTTP. */
+  readonly tls: KeyAndCertificate | null;
   readonly logger: Logger;
   readonly history: History;
   /** Folder of the built pages: index.html, admin.html and what they load. */
@@ -28,6 +38,9 @@ export interface HttpDeps {
 
 const STATUS: Partial<Record<ErrorCode, number>> = {
   unauthorised: 401,
+  forbidden: 403,
+  'origin-refused': 403,
+  'unknown-account': 404,
   'bad-message': 400,
   'unknown-run': 404,
   'not-found': 404,
@@ -53,6 +66,9 @@ const TYPES: Record<string, string> = {
   'adapter.zip': 'application/zip',
 };
 
+const SERVER = { maxHeaderSize: SIZES.httpHeaderBytes, headersTimeout: SIZES.httpRequestMs } as const;
+const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS']);
+
 /** What an HTTP peer is told of an error. */
 function toHttpError(error: unknown): { status: number; error: ProtocolError } {
   if (error instanceof ProtocolError) return { status: STATUS[error.code] ?? 400, error };
@@ -71,7 +87,19 @@ export async function createHttp(deps: HttpDeps): Promise<FastifyInstance> {
     loggerInstance: logger.child({ part: 'http' }, { level: 'warn' }),
     forceCloseConnections: true,
     routerOptions: { maxParamLength: 200 },
+    trustProxy: deps.trust,
+    bodyLimit: SIZES.httpBodyBytes,
+    requestTimeout: SIZES.httpRequestMs,
+    ...(deps.tls ? { https: { ...deps.tls, ...SERVER } } : { http: SERVER }),
   }) as unknown as FastifyInstance;
+  app.addHook('onRequest', async (request) => {
+    if (request.url.length > SIZES.httpUrlCharacters) {
+      throw new ProtocolError('bad-message', `The address has more than ${SIZES.httpUrlCharacters} characters.`);
+    }
+    const { host, origin } = request.headers;
+    deps.guard.checkHost({ host });
+    if (!SAFE_METHODS.has(request.method)) deps.guard.checkOrigin({ host, origin });
+  });
   app.setErrorHandler((error, _request, reply) => {
     const told = toHttpError(error);
     if (told.status >= 500) logger.error({ err: error }, 'a request failed');
@@ -85,11 +113,15 @@ export async function createHttp(deps: HttpDeps): Promise<FastifyInstance> {
     contentSecurityPolicy: {
       useDefaults: false,
       directives: {
+        // No inline script, no inline style, no eval: what runs is a file of this server. Every browser with WebGPU counts
+        // ws: and wss: of this host as 'self'.
         defaultSrc: ["'self'"],
-        // ws: for browsers that do not count it as 'self'.
-        connectSrc: ["'self'", 'ws:', 'wss:'],
+        scriptSrc: ["'self'"],
+        scriptSrcAttr: ["'none'"],
+        styleSrc: ["'self'"],
+        connectSrc: ["'self'"],
         imgSrc: ["'self'", 'data:', 'blob:'],
-        workerSrc: ["'self'", 'blob:'],
+        workerSrc: ["'self'"],
         objectSrc: ["'none'"],
         baseUri: ["'self'"],
         formAction: ["'self'"],
@@ -102,12 +134,14 @@ export async function createHttp(deps: HttpDeps): Promise<FastifyInstance> {
   await app.register(rateLimit, {
     max: deps.requestsPerMinute,
     timeWindow: '1 minute',
+    keyGenerator: (request) => networkOf(request.ip),
     errorResponseBuilder: (_request, context) =>
       new ProtocolError('rate-limited', `Too many requests; wait ${context.after}.`, { retryAfterMs: context.ttl }),
   });
   await app.register(statics, { root: pagesDir, index: 'index.html' });
   addPages(app);
   addRuns(app, deps);
+  addSessions(app, deps);
   addOperatorFiles(app, deps);
   const metrics = createMetrics(registry);
   app.get(ROUTES.health, () => ({ status: 'ok', runs: registry.all().length, storage: registry.storage() }));
@@ -141,9 +175,9 @@ function addRuns(app: FastifyInstance, { registry }: HttpDeps): void {
   });
 }
 
-function addOperatorFiles(app: FastifyInstance, { registry, auth, history }: HttpDeps): void {
+function addOperatorFiles(app: FastifyInstance, { registry, access, history }: HttpDeps): void {
   const authorise = (request: FastifyRequest): void => {
-    auth.check(/^Bearer (.+)$/.exec(request.headers.authorization ?? '')?.[1] ?? '');
+    access.check(bearerOf(request), 'viewer');
   };
   app.get(ROUTES.adapter(':runId', ':file'), async (request, reply) => {
     authorise(request);

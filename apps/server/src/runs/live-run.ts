@@ -8,6 +8,7 @@ import {
   ProtocolError,
   type RoundRecord,
   type RoundView,
+  type RunSettings,
   type RunSnapshot,
   type RunView,
 } from '@weft/protocol';
@@ -62,6 +63,10 @@ export class LiveRun {
 
   get state(): MachineState {
     return this.#driver.state;
+  }
+
+  get settings(): RunSettings {
+    return this.#context.definition.settings;
   }
 
   get createdAt(): string {
@@ -134,12 +139,10 @@ export class LiveRun {
       'abort-round': open || phase === 'merging',
       extend: open || phase === 'merging',
     };
-    const { type, reason = null } = command;
+    const { type } = command;
     if (!fits[type]) {
       throw new ProtocolError('run-state', `A run that is ${run} with its round ${phase} cannot take "${type}".`);
     }
-    const more = command.type === 'extend' ? ` of ${Math.round(command.ms / 1000)} s` : '';
-    this.log('info', `The operator asked for "${type}"${more}${reason ? `: ${reason}` : ''}.`);
     this.#driver.journal.event('command', { command });
     this.#driver.dispatch(command);
     return this.view();

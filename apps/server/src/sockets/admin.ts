@@ -1,6 +1,7 @@
 // The namespace /admin: the operator's requests, and snapshots for those who watch a run. A socket whose handshake is
 // wrong stays open just long enough to be told so in answer to each request.
-import { ADMIN_REQUESTS, adminAuthSchema, type ProtocolError, parseMessage } from '@weft/protocol';
+import { type Actor, ADMIN_REQUESTS, adminAuthSchema, ProtocolError, parseMessage } from '@weft/protocol';
+import type { Logger } from 'pino';
 import type { Namespace, Socket } from 'socket.io';
 import type { LiveRun } from '../runs/live-run.ts';
 import type { Registry } from '../runs/registry.ts';
@@ -10,6 +11,9 @@ import { checkVersion, type SocketDeps } from './volunteer.ts';
 
 /** A socket that may not speak is closed after this many milliseconds. */
 const REFUSED_MS = 5_000;
+
+/** How often an open socket's session is looked at, in milliseconds; one that was revoked is looked at once. */
+const LOOK_EVERY_MS = 15_000;
 
 const OPERATORS = 'operators';
 const watchRoom = (run: LiveRun): string => `watch:${run.runId}`;
@@ -43,14 +47,75 @@ export function tellOverview(
   later('overview', () => namespace.to(OPERATORS).emit('admin:overview', registry.overview()));
 }
 
-export function serveAdmin(socket: Socket, { registry, auth, logger, monotonic }: SocketDeps): void {
+/** What was done, in the words of the run's story; other commands are named as they are sent. */
+const DEEDS: Partial<Record<keyof typeof ADMIN_REQUESTS, string>> = {
+  'admin:create': 'created the run',
+  'admin:start': 'started the run',
+  'admin:pause': 'paused the run',
+  'admin:close-round': 'closed the round',
+  'admin:stop': 'stopped the run',
+  'admin:abort-round': 'aborted the round',
+  'admin:extend': 'extended the round',
+};
+
+const runIdOf = (value: unknown): string | null =>
+  value !== null && typeof value === 'object' && 'runId' in value && typeof value.runId === 'string'
+    ? value.runId
+    : null;
+
+/** Who did what: in the server's log, and in the story of the run it was done to. */
+function record(
+  event: keyof typeof ADMIN_REQUESTS,
+  by: Actor,
+  runId: string | null,
+  parts: { registry: Registry; logger: Logger },
+): void {
+  parts.logger.info({ event, by: by.name, role: by.role, session: by.sessionId, run: runId }, 'an admin’s command');
+  if (runId === null || event.startsWith('admin:invite')) return;
+  parts.registry.get(runId).log('info', `${by.name} ${DEEDS[event] ?? `asked for ${event.replace('admin:', '')}`}.`);
+}
+
+/** Every command of an operator or owner, recorded once it is carried out. */
+function recorded(
+  handlers: Handlers<typeof ADMIN_REQUESTS>,
+  actor: () => Actor,
+  parts: { registry: Registry; logger: Logger },
+): Handlers<typeof ADMIN_REQUESTS> {
+  const events = Object.keys(handlers) as (keyof typeof ADMIN_REQUESTS)[];
+  const entries = events.map((event) => {
+    const handler = handlers[event] as (payload: unknown) => unknown;
+    if (ADMIN_REQUESTS[event].role === 'viewer' || event === 'admin:accounts' || event === 'admin:sessions') {
+      return [event, handler];
+    }
+    const work = async (payload: unknown): Promise<unknown> => {
+      // Before the work: a command may end the rights of whoever gave it.
+      const by = actor();
+      const reply = await handler(payload);
+      record(event, by, runIdOf(payload) ?? runIdOf(reply), parts);
+      return reply;
+    };
+    return [event, work];
+  });
+  return Object.fromEntries(entries) as Handlers<typeof ADMIN_REQUESTS>;
+}
+
+export function serveAdmin(socket: Socket, { registry, access, invites, logger, monotonic }: SocketDeps): void {
   let refusal: ProtocolError | null = null;
+  let credential = '';
   try {
     checkVersion(socket.handshake.auth);
-    auth.check(parseMessage(adminAuthSchema, socket.handshake.auth, 'handshake').token);
+    credential = parseMessage(adminAuthSchema, socket.handshake.auth, 'handshake').token;
+    access.check(credential, 'viewer');
   } catch (error) {
     refusal = toProtocolError(error);
   }
+  const close = () => socket.disconnect(true);
+  /** Looked up at every message: a session may have ended, a role changed. */
+  let actor: Actor | null = null;
+  const current = (): Actor => {
+    if (!actor) throw new ProtocolError('unauthorised', 'Sign in first.');
+    return actor;
+  };
   const handlers: Handlers<typeof ADMIN_REQUESTS> = {
     'admin:overview': () => registry.overview(),
     'admin:create': (settings) => registry.create(settings),
@@ -75,18 +140,65 @@ export function serveAdmin(socket: Socket, { registry, auth, logger, monotonic }
       registry.unban(clientId);
       return { bans: registry.bans.all() };
     },
+    'admin:whoami': () => current(),
+    'admin:invite-create': (wish) => {
+      if (wish.runId !== null) registry.get(wish.runId);
+      return invites.create(wish, current().name);
+    },
+    'admin:invites': () => ({ invites: invites.all() }),
+    'admin:invite-revoke': ({ inviteId }) => invites.revoke(inviteId),
+    'admin:accounts': () => ({ accounts: access.accounts() }),
+    'admin:account-add': ({ name, role, password }) => access.addAccount(name, role, password),
+    'admin:account-remove': ({ name }) => {
+      access.removeAccount(name);
+      return {};
+    },
+    'admin:account-role': ({ name, role }) => access.setRole(name, role),
+    'admin:account-password': ({ name, password }) => access.setPassword(name, password),
+    'admin:sessions': () => ({ sessions: access.sessions(current()) }),
+    'admin:session-revoke': ({ sessionId, account }) => {
+      if (sessionId !== null && account === null) return { ended: access.endSessions({ sessionId }) };
+      if (account !== null && sessionId === null) return { ended: access.endSessions({ account }) };
+      throw new ProtocolError('bad-message', 'admin:session-revoke: give a sessionId or an account, the other null.');
+    },
+    'admin:new-token': () => ({ token: access.newAdminToken() }),
   };
-  serveRequests(socket, ADMIN_REQUESTS, handlers, {
+  const refuseAndClose = (error: ProtocolError): never => {
+    refusal = error;
+    // After the answer has gone out.
+    setTimeout(close, 100);
+    throw error;
+  };
+  serveRequests(socket, ADMIN_REQUESTS, recorded(handlers, current, { registry, logger }), {
     rate: new RateLimit(DEFAULT_RATE, monotonic),
-    before: () => {
+    before: (event) => {
       if (refusal) throw refusal;
+      const { role } = ADMIN_REQUESTS[event as keyof typeof ADMIN_REQUESTS];
+      try {
+        actor = access.check(credential, role);
+      } catch (error) {
+        const told = toProtocolError(error);
+        if (told.code === 'unauthorised') refuseAndClose(told);
+        throw told;
+      }
     },
     onFailure: (event, error) => logger.error({ err: error, event }, 'an operator’s message failed'),
   });
   if (refusal) {
-    const timer = setTimeout(() => socket.disconnect(true), REFUSED_MS);
+    const timer = setTimeout(close, REFUSED_MS);
     socket.on('disconnect', () => clearTimeout(timer));
     return;
   }
+  // Who only listens must stop hearing too.
+  const look = () => {
+    if (access.find(credential) === null) close();
+  };
+  const timer = setInterval(look, LOOK_EVERY_MS);
+  // Later, so that whoever ended its own session still gets its answer.
+  const forget = access.onChange(() => setTimeout(look, 100));
+  socket.on('disconnect', () => {
+    clearInterval(timer);
+    forget();
+  });
   void socket.join(OPERATORS);
 }

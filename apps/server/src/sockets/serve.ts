@@ -2,6 +2,7 @@
 import { type Ack, ProtocolError, parseMessage } from '@weft/protocol';
 import type { Socket } from 'socket.io';
 import type { z } from 'zod';
+import { checkShape } from '../sizes.ts';
 import type { RateLimit } from './rate.ts';
 
 export interface Request {
@@ -52,6 +53,7 @@ export function serveRequests<R extends Requests>(
       throw new ProtocolError('unknown-event', `The server knows no message "${event.slice(0, 60)}".`);
     }
     options.before?.(event, payload);
+    checkShape(payload);
     return handler(parseMessage(request.payload, payload, event) as z.output<R[string]['payload']>);
   };
   socket.onAny((event: string, ...args: unknown[]) => {

@@ -9,8 +9,10 @@ import {
 import type { Logger } from 'pino';
 import type { Namespace, Socket } from 'socket.io';
 import type { z } from 'zod';
+import type { Access } from '../auth/access.ts';
 import { checkSignature, clientIdOf, makeChallenge } from '../auth/client-key.ts';
-import type { AdminAuth } from '../auth/token.ts';
+import type { Invites } from '../auth/invites.ts';
+import type { PeerLimits } from '../auth/limits.ts';
 import type { LiveRun } from '../runs/live-run.ts';
 import type { Registry } from '../runs/registry.ts';
 import { DEFAULT_RATE, RateLimit } from './rate.ts';
@@ -24,7 +26,11 @@ const BANNED_MS = 5_000;
 
 export interface SocketDeps {
   readonly registry: Registry;
-  readonly auth: AdminAuth;
+  readonly access: Access;
+  readonly invites: Invites;
+  readonly limits: PeerLimits;
+  /** A socket's address, behind trusted proxies the real one. */
+  readonly addressOf: (socket: Socket) => string;
   readonly logger: Logger;
   readonly monotonic: () => number;
 }
@@ -34,6 +40,7 @@ interface Greeted {
   readonly name: string | null;
   readonly challenge: string;
   readonly operator: boolean;
+  readonly invite: string | null;
 }
 
 /** Refuses a peer of another protocol version before anything else of its message is read. */
@@ -89,11 +96,12 @@ export function tellVolunteers(
 }
 
 /** Serves one volunteer's socket. */
-export function serveVolunteer(socket: Socket, { registry, auth, logger, monotonic }: SocketDeps): void {
+export function serveVolunteer(socket: Socket, deps: SocketDeps): void {
+  const { registry, access, invites, limits, logger, monotonic } = deps;
   let greeted: Greeted | null = null;
   let proved: (Greeted & { readonly clientId: string }) | null = null;
   let chunks = 0;
-  const { address } = socket.handshake;
+  const address = deps.addressOf(socket);
 
   const client = () => {
     if (!proved) {
@@ -110,7 +118,7 @@ export function serveVolunteer(socket: Socket, { registry, auth, logger, monoton
     if (known.operator) return known;
     throw new ProtocolError(
       'evaluation-refused',
-      'Evaluations are for clients of the operator; say hello with the admin token.',
+      'Evaluations are for clients of the operator; say hello with the token of an operator.',
     );
   };
 
@@ -122,14 +130,17 @@ export function serveVolunteer(socket: Socket, { registry, auth, logger, monoton
           'This connection has said hello already; open another for another run.',
         );
       registry.bans.check({ clientId: null, address });
-      if (hello.operatorToken !== null) auth.check(hello.operatorToken);
+      limits.hello(address);
+      const operator = hello.operatorToken !== null;
+      if (hello.operatorToken !== null) access.check(hello.operatorToken, 'operator');
       const run = hello.runId === null ? registry.newest() : registry.get(hello.runId);
       const challenge = makeChallenge();
       greeted = {
         run,
         name: hello.name,
         challenge,
-        operator: hello.operatorToken !== null,
+        operator,
+        invite: hello.invite,
       };
       return { run: run.view(), challenge };
     },
@@ -143,6 +154,7 @@ export function serveVolunteer(socket: Socket, { registry, auth, logger, monoton
       registry.bans.check({ clientId, address });
       registry.bans.sawAddress(clientId, address);
       const { run, operator } = asked;
+      if (run.settings.admission === 'invited' && !operator) invites.admit(run.runId, clientId, asked.invite);
       proved = { ...asked, clientId };
       await socket.join([runRoom(run), clientRoom(run, clientId), ...(operator ? [evaluatorRoom(run)] : [])]);
       run.volunteers.connected(clientId, asked.name, !operator);
@@ -150,7 +162,10 @@ export function serveVolunteer(socket: Socket, { registry, auth, logger, monoton
       if (open !== null) socket.emit('evaluation:available', { runId: run.runId, version: open });
       return { clientId, round: run.roundView() };
     },
-    'round:join': (join) => client().run.volunteers.join(client().clientId, join),
+    'round:join': (join) => {
+      limits.join(client().clientId);
+      return client().run.volunteers.join(client().clientId, join);
+    },
     'round:leave': () => {
       client().run.volunteers.leave(client().clientId);
       return {};
@@ -179,6 +194,7 @@ export function serveVolunteer(socket: Socket, { registry, auth, logger, monoton
     'volunteer:forget': async () => {
       const { run, clientId } = client();
       const reply = await run.rights.forget(clientId);
+      invites.forget(run.runId, clientId);
       // The key is nobody's any more; who goes on says hello with a new one.
       run.volunteers.disconnected(clientId);
       proved = null;

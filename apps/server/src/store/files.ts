@@ -48,12 +48,15 @@ function writeAll(handle: number, bytes: Uint8Array): void {
   for (let written = 0; written < bytes.length; ) written += writeSync(handle, bytes, written);
 }
 
+export interface WriteOptions {
+  /** False for what may be lost. */
+  readonly flush?: boolean;
+  /** Permissions; 0o600 for what the server's own user alone may read. */
+  readonly mode?: number;
+}
+
 /** Writes a whole file, durably: after this returns, the file has the new content whatever happens; before, the old. */
-export function writeDurably(
-  path: string,
-  content: Uint8Array | string,
-  options: { flush?: boolean; mode?: number } = {},
-): void {
+export function writeDurably(path: string, content: Uint8Array | string, options: WriteOptions = {}): void {
   const flush = options.flush !== false;
   const bytes = typeof content === 'string' ? new TextEncoder().encode(content) : content;
   const temporary = temporaryFor(path);
@@ -109,7 +112,7 @@ export async function writeLater(
 /** Where a file is written before it takes its place. What is left of these is removed at a start. */
 export const temporaryFor = (path: string): string => `${path}.${randomBytes(4).toString('hex')}.tmp`;
 
-export function writeJson(path: string, value: unknown, options: { flush?: boolean; mode?: number } = {}): void {
+export function writeJson(path: string, value: unknown, options: WriteOptions = {}): void {
   writeDurably(path, `${JSON.stringify(value, null, 1)}\n`, options);
 }
 

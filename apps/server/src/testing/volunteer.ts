@@ -171,13 +171,14 @@ export class TestVolunteer {
     return ack.value as z.output<VolunteerRequests[E]['reply']>;
   }
 
-  async enter(options: { name?: string; runId?: string; operatorToken?: string } = {}): Promise<this> {
+  async enter(options: { name?: string; runId?: string; operatorToken?: string; invite?: string } = {}): Promise<this> {
     const { challenge } = await this.request('volunteer:hello', {
       protocolVersion: PROTOCOL_VERSION,
       runId: options.runId ?? null,
       name: options.name ?? null,
       client: { kind: 'load', version: '0' },
       operatorToken: options.operatorToken ?? null,
+      invite: options.invite ?? null,
     });
     const { clientId } = await this.request('volunteer:prove', this.proof(challenge));
     this.clientId = clientId;

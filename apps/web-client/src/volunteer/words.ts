@@ -153,6 +153,7 @@ export const LEAVING_WORDS: Readonly<Record<string, Readonly<Record<string, stri
     'client.kind': 'that it is this page, and its version',
     'client.version': 'that it is this page, and its version',
     operatorToken: 'the operator’s token (this page sends none)',
+    invite: 'the invite in your link, where the run asks for one',
   },
   'volunteer:prove': {
     'publicKey.kty': 'public half of a key this browser made for this run alone',
