@@ -1,5 +1,6 @@
 // The HTTP side: pages, manifests, files, adapters, health. Errors are JSON: { error: WireError }.
 import { createReadStream, existsSync } from 'node:fs';
+import type { Socket } from 'node:net';
 import helmet from '@fastify/helmet';
 import rateLimit from '@fastify/rate-limit';
 import statics from '@fastify/static';
@@ -69,6 +70,23 @@ const TYPES: Record<string, string> = {
 const SERVER = { maxHeaderSize: SIZES.httpHeaderBytes, headersTimeout: SIZES.httpRequestMs } as const;
 const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS']);
 
+/** Answers what Node could not read as a request, such as too many header lines, and hangs up. */
+function refuseUnread(cause: Error & { code?: string }, socket: Socket): void {
+  const tooLarge = cause.code === 'HPE_HEADER_OVERFLOW';
+  const late = cause.code === 'ERR_HTTP_REQUEST_TIMEOUT';
+  const status = tooLarge ? '431 Request Header Fields Too Large' : late ? '408 Request Timeout' : '400 Bad Request';
+  const why = tooLarge
+    ? `Its header lines have more than ${SIZES.httpHeaderBytes} bytes.`
+    : late
+      ? 'It came too slowly.'
+      : '';
+  const error = new ProtocolError('bad-message', `This is no HTTP request the server reads. ${why}`.trimEnd());
+  const body = JSON.stringify({ error: error.toWire() });
+  const head = `HTTP/1.1 ${status}\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n`;
+  if (socket.writable) socket.end(head + body);
+  else socket.destroy();
+}
+
 /** What an HTTP peer is told of an error. */
 function toHttpError(error: unknown): { status: number; error: ProtocolError } {
   if (error instanceof ProtocolError) return { status: STATUS[error.code] ?? 400, error };
@@ -90,6 +108,7 @@ export async function createHttp(deps: HttpDeps): Promise<FastifyInstance> {
     trustProxy: deps.trust,
     bodyLimit: SIZES.httpBodyBytes,
     requestTimeout: SIZES.httpRequestMs,
+    clientErrorHandler: refuseUnread,
     ...(deps.tls ? { https: { ...deps.tls, ...SERVER } } : { http: SERVER }),
   }) as unknown as FastifyInstance;
   app.addHook('onRequest', async (request) => {

@@ -43,6 +43,7 @@ export function namesOf(host: string, publicUrl?: string): string[] {
 
 const isUsable = (cert: X509Certificate, names: readonly string[], now: Date): boolean =>
   Date.parse(cert.validTo) - now.getTime() > RENEW_DAYS * DAY_MS &&
+  Date.parse(cert.validFrom) <= now.getTime() &&
   names.every((name) => (isIP(name) ? cert.checkIP(name) : cert.checkHost(name)) !== undefined);
 
 /** The data folder's certificate, made or made anew when it does not name `names` or ends within 30 days. */
