@@ -74,6 +74,10 @@ function createIo(json: boolean, signal: AbortSignal): Io {
   };
 }
 
+/** `serve`, or `admin list`. */
+const fullName = (command: Command): string =>
+  command.parent?.parent ? `${fullName(command.parent)} ${command.name()}` : command.name();
+
 /**
  * Gives `command` its --json flag and its work. Errors become one paragraph on stderr and exit code 1, wrong usage exit
  * code 2; under --json the error is also the document on stdout.
@@ -103,8 +107,8 @@ export function action<Options extends object>(
         await work(options, args, io);
       } catch (error) {
         const usage = error instanceof UsageError;
-        io.note(`weft ${command.name()}: ${explain(error)}`);
-        if (usage) io.note(`See: weft ${command.name()} --help`);
+        io.note(`weft ${fullName(command)}: ${explain(error)}`);
+        if (usage) io.note(`See: weft ${fullName(command)} --help`);
         if (errorCode(error) === 'internal' && error instanceof Error && error.stack) io.note(error.stack);
         if (io.json) io.result({ error: { code: errorCode(error), message: explain(error) } }, () => '');
         process.exitCode = usage ? 2 : 1;

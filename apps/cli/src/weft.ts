@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 // Entry of the `weft` command.
+import { registerAdmin } from './commands/admin.ts';
 import { registerBackup, registerRestore } from './commands/backup.ts';
 import { registerDemo } from './commands/demo.ts';
 import { registerDoctor } from './commands/doctor.ts';
@@ -8,6 +9,7 @@ import { registerExport } from './commands/export.ts';
 import { registerFleet } from './commands/fleet.ts';
 import { registerGenerate } from './commands/generate.ts';
 import { registerInit } from './commands/init.ts';
+import { registerInvite } from './commands/invite.ts';
 import { registerJoin } from './commands/join.ts';
 import { registerMerge } from './commands/merge.ts';
 import { registerPreview } from './commands/preview.ts';
@@ -26,6 +28,8 @@ const registers: Register[] = [
   registerBackup,
   registerRestore,
   registerPrune,
+  registerAdmin,
+  registerInvite,
   registerJoin,
   registerVerify,
   registerWithdraw,

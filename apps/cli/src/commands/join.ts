@@ -32,6 +32,7 @@ export interface JoinOptions {
   readonly name?: string;
   readonly run?: string;
   readonly rounds?: number;
+  readonly invite?: string;
 }
 
 /** One delivered round, as the final document lists it. */
@@ -73,9 +74,13 @@ export const registerJoin: Register = (program) => {
     .option('--state-dir <dir>', `folder for key and downloaded files (default: ${defaultStateFolder()})`)
     .option('--name <name>', 'name to show on the operator’s dashboard')
     .option('--run <id>', 'which run to join (default: the newest that is open)')
+    .option('--invite <invite>', 'the invite, where the link does not carry it (…#invite=…)')
     .option('--rounds <n>', 'stop after this many delivered rounds', count('--rounds'))
     .option('--evaluate', 'measure committed versions on held-out rows instead of training; for the operator')
-    .option('--operator-token <token>', 'the server’s admin token, needed for --evaluate (or WEFT_OPERATOR_TOKEN)');
+    .option(
+      '--operator-token <token>',
+      'the admin token or an operator’s session token, needed for --evaluate (or WEFT_OPERATOR_TOKEN)',
+    );
   action<JoinOptions>(command, async (options, [url = ''], io) => {
     checkOptions(options);
     if (options.evaluate) await evaluate(url, options, io);
@@ -131,8 +136,10 @@ export async function volunteer(url: string, options: JoinOptions, io: Io): Prom
     );
   }
   const ports = await openPorts(address.origin, options, 'volunteer', io);
+  const invite = options.invite ?? address.invite;
   const session = new VolunteerSession({
     ...ports,
+    ...(invite === null ? {} : { invite }),
     reopenTrainer: openNodeTrainer,
     client: CLIENT,
     name: options.name ?? null,

@@ -6,8 +6,9 @@ import { pino } from 'pino';
 import { action, numberOption } from '../command.ts';
 import { resolveModel } from '../hub/resolve.ts';
 import type { Register } from '../program.ts';
+import { type EdgeOptions, edgeOptions, edgesOf } from './serve-options.ts';
 
-interface ServeOptions {
+interface ServeOptions extends EdgeOptions {
   readonly model: string;
   readonly tasks: string;
   readonly dataDir: string;
@@ -48,13 +49,13 @@ export const registerServe: Register = (program) => {
       'keep the bytes of uploads this long after the end of their round; hashes and receipts stay for good',
       numberOption('--keep-uploads', { minimum: 0 }),
       24,
-    )
-    .addHelpText(
-      'after',
-      '\nWEFT_ADMIN_TOKEN, when set, is accepted as the admin’s token besides the one made on the first start.',
     );
+  edgeOptions(command).addHelpText(
+    'after',
+    '\nWEFT_ADMIN_TOKEN, when set, is accepted as the admin’s token besides the one made on the first start.',
+  );
   action<ServeOptions>(command, async (options, _args, io) => {
-    const { model, tasks, dataDir, port, host, minFree, keepUploads } = options;
+    const { model, tasks, dataDir, port, host, minFree, keepUploads, ...edges } = options;
     const givenToken = process.env.WEFT_ADMIN_TOKEN;
     const server = await createServer({
       modelDir: (await resolveModel(model, io)).folder,
@@ -67,21 +68,28 @@ export const registerServe: Register = (program) => {
       uploadRetentionMs: keepUploads * 3_600_000,
       logger: pino({ level: process.env.WEFT_LOG_LEVEL ?? 'info' }, pino.destination(2)),
       ...(givenToken ? { adminToken: givenToken } : {}),
+      ...edgesOf(edges),
     });
     const { url, adminToken } = server;
-    io.result({ url, admin: `${url}/admin`, adminToken, pid: process.pid }, () =>
+    const fingerprint = server.fingerprint();
+    io.result({ url, admin: `${url}/admin`, adminToken, fingerprint, pid: process.pid }, () =>
       [
         `Volunteers: ${url}`,
         `Dashboard:  ${url}/admin`,
         adminToken
           ? `Admin token: ${adminToken}\n(shown this once; only its hash is kept)`
-          : 'Admin token: as printed on the first start',
+          : 'Admin token: as printed on the first start (lost: weft admin new-token --data-dir DIR)',
+        ...(fingerprint === null ? [] : [`Certificate: SHA-256 ${fingerprint}`]),
         'Stop with Ctrl-C.',
       ].join('\n'),
     );
+    const reload = () => void server.reloadCertificate();
+    // Without a certificate a SIGHUP ends the process, as it does any.
+    if (fingerprint !== null) process.on('SIGHUP', reload);
     if (!io.signal.aborted)
       await new Promise<void>((resolve) => io.signal.addEventListener('abort', () => resolve(), { once: true }));
     io.note('Stopping: what has begun is finished, what was acknowledged is on disk.');
+    process.off('SIGHUP', reload);
     await server.close();
   });
 };

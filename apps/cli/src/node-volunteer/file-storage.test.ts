@@ -47,6 +47,11 @@ describe('parseServerAddress', () => {
     ['https://weft.example/?run=abc', 'https://weft.example', 'abc'],
     ['weft.example', 'http://weft.example', null],
   ])('%s', (text, origin, runId) => {
-    expect(parseServerAddress(text)).toEqual({ origin, runId });
+    expect(parseServerAddress(text)).toEqual({ origin, runId, invite: null });
+  });
+
+  it('reads the invite of a link', () => {
+    const link = 'https://weft.example/?run=abc#invite=eyJ4Ijox.c2ln';
+    expect(parseServerAddress(link)).toEqual({ origin: 'https://weft.example', runId: 'abc', invite: 'eyJ4Ijox.c2ln' });
   });
 });

@@ -6,9 +6,11 @@ export interface ServerAddress {
   readonly origin: string;
   /** The run an invite link names, or null. */
   readonly runId: string | null;
+  /** The invite a link carries in its fragment, or null. */
+  readonly invite: string | null;
 }
 
-/** Reads `http://host:port`, `host:port` or an invite link (`…/?run=ID`). Throws UsageError. */
+/** Reads `http://host:port`, `host:port` or an invite link (`…/?run=ID#invite=…`). Throws UsageError. */
 export function parseServerAddress(text: string): ServerAddress {
   const withScheme = /^[a-z][a-z0-9+.-]*:\/\//i.test(text) ? text : `http://${text}`;
   let url: URL;
@@ -20,5 +22,9 @@ export function parseServerAddress(text: string): ServerAddress {
   if (url.protocol !== 'http:' && url.protocol !== 'https:') {
     throw new UsageError(`"${text}" is not an http or https address.`);
   }
-  return { origin: url.origin, runId: url.searchParams.get('run') };
+  return {
+    origin: url.origin,
+    runId: url.searchParams.get('run'),
+    invite: new URLSearchParams(url.hash.slice(1)).get('invite'),
+  };
 }
