@@ -2,10 +2,11 @@
 import type { RunView } from '@weft/protocol';
 import { ProblemNote } from '../shared/note.tsx';
 import { ThemeSwitch } from '../shared/theme.tsx';
+import { Accounts } from './accounts.tsx';
 import { NewRun } from './new-run.tsx';
 import { RunPane } from './run-pane.tsx';
 import { SignIn } from './sign-in.tsx';
-import { go, line, overview, place, problem, signedIn, signOut, snapshot } from './store.ts';
+import { actor, go, line, may, overview, place, problem, signedIn, signOut, snapshot, whyNot } from './store.ts';
 
 export function App() {
   if (signedIn.value !== 'yes') return <SignIn />;
@@ -27,7 +28,8 @@ export function App() {
 
 function Pane() {
   const { value } = place;
-  if (value.kind === 'new') return <NewRun />;
+  if (value.kind === 'new') return may('operator') ? <NewRun /> : <p class="quiet">{whyNot('operator')}</p>;
+  if (value.kind === 'accounts') return may('owner') ? <Accounts /> : <p class="quiet">{whyNot('owner')}</p>;
   if (value.kind === 'run') {
     if (snapshot.value) return <RunPane snapshot={snapshot.value} />;
     return problem.value ? null : <p class="quiet">Fetching the run…</p>;
@@ -44,9 +46,10 @@ function NoRuns() {
         invite link, their tabs train on the tasks you choose, the server merges what they send, and you download the
         result.
       </p>
-      <button type="button" class="button primary" onClick={() => go({ kind: 'new' })}>
+      <button type="button" class="button primary" disabled={!may('operator')} onClick={() => go({ kind: 'new' })}>
         Create the first run
       </button>
+      {!may('operator') && <p class="quiet small">{whyNot('operator')}</p>}
     </section>
   );
 }
@@ -84,14 +87,29 @@ function Rail() {
             </a>
           </li>
         ))}
-        <li>
-          <a href="#new" aria-current={value.kind === 'new' ? 'page' : undefined}>
-            <i class="plus" aria-hidden="true" />
-            <span>New run</span>
-          </a>
-        </li>
+        {may('operator') && (
+          <li>
+            <a href="#new" aria-current={value.kind === 'new' ? 'page' : undefined}>
+              <i class="plus" aria-hidden="true" />
+              <span>New run</span>
+            </a>
+          </li>
+        )}
+        {may('owner') && (
+          <li>
+            <a href="#accounts" aria-current={value.kind === 'accounts' ? 'page' : undefined}>
+              <i class="dot" aria-hidden="true" />
+              <span>Accounts</span>
+            </a>
+          </li>
+        )}
       </ul>
-      <button type="button" class="button quiet small" onClick={signOut}>
+      {actor.value && (
+        <p class="small quiet" data-testid="who">
+          Signed in as <strong>{actor.value.name}</strong>, {actor.value.role}
+        </p>
+      )}
+      <button type="button" class="button quiet small" onClick={() => void signOut()}>
         Sign out
       </button>
     </nav>

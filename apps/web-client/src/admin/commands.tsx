@@ -1,17 +1,19 @@
 // What an operator may ask of a run now. Stopping for good is asked about first.
 import type { RoundView, RunView } from '@weft/protocol';
 import { useRef } from 'preact/hooks';
-import { busy, type Command, command } from './store.ts';
+import { busy, type Command, command, may, whyNot } from './store.ts';
 
 export function Commands({ run, round }: { run: RunView; round: RoundView }) {
   const dialog = useRef<HTMLDialogElement>(null);
   const { state } = run;
   if (state === 'completed' || state === 'stopped') return null;
   const ask = (name: Command) => () => void command(name, run.runId);
-  const waits = busy.value !== null;
+  const allowed = may('operator');
+  const waits = busy.value !== null || !allowed;
   const inRound = state === 'running' && (round.phase === 'selecting' || round.phase === 'training');
   return (
     <div class="buttons">
+      {!allowed && <span class="quiet small">{whyNot('operator')}</span>}
       {state === 'running' ? (
         <button type="button" class="button" disabled={waits} onClick={ask('pause')}>
           Pause
@@ -30,7 +32,7 @@ export function Commands({ run, round }: { run: RunView; round: RoundView }) {
       >
         Close round
       </button>
-      <button type="button" class="button danger" disabled={waits} onClick={() => dialog.current?.showModal()}>
+      <button type="button" class="button danger" disabled={!allowed} onClick={() => dialog.current?.showModal()}>
         Stop
       </button>
       <dialog ref={dialog} aria-labelledby="stop-title">

@@ -30,6 +30,15 @@ export const SECTIONS: readonly Section[] = [
       { key: 'name', label: 'Name', input: 'text', hint: 'Short; stands in the page’s header.' },
       { key: 'operator', label: 'Run by', input: 'text', hint: 'A person or group they could ask.' },
       { key: 'purpose', label: 'Purpose', input: 'text', hint: 'One sentence: what their work is for.' },
+      {
+        key: 'admission',
+        label: 'Who may take part',
+        input: 'choice',
+        choices: [
+          ['open', 'everyone who has the link'],
+          ['invited', 'those with an invite of yours'],
+        ],
+      },
     ],
   },
   {

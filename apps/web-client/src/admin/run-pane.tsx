@@ -6,6 +6,7 @@ import { Charts } from './charts-row.tsx';
 import { Commands } from './commands.tsx';
 import { Devices } from './devices.tsx';
 import { Invite } from './invite.tsx';
+import { Invites } from './invites.tsx';
 import { Log } from './log.tsx';
 import { PhaseBar } from './phase-bar.tsx';
 import { Rounds } from './rounds.tsx';
@@ -31,7 +32,10 @@ export function RunPane({ snapshot }: { snapshot: RunSnapshot }) {
         </p>
       )}
       {!ended && <PhaseBar run={run} round={round} />}
-      {!ended && clients.every((client) => client.state === 'gone') ? <Invite run={run} /> : null}
+      {!ended && run.settings.admission === 'invited' && <Invites run={run} />}
+      {!ended && run.settings.admission === 'open' && clients.every((client) => client.state === 'gone') && (
+        <Invite run={run} />
+      )}
       <Charts snapshot={snapshot} />
       <Devices clients={clients} run={run} />
       <div class="pair">
@@ -58,6 +62,7 @@ function Facts({ snapshot: { run } }: { snapshot: RunSnapshot }) {
       'On each device',
       `${settings.localSteps} steps of ${settings.batchSize} rows × ${settings.sequenceLength} tokens, learning rate ${settings.learningRate}, ${settings.schedule}`,
     ],
+    ['Who may take part', settings.admission === 'open' ? 'everyone with the link' : 'invited volunteers'],
     ['Own files', settings.allowOwnFiles ? 'allowed' : 'not allowed'],
     ['Seed', settings.seed],
     ['Run hash', run.runHash],

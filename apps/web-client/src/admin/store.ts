@@ -2,26 +2,35 @@
 // truth; nothing here counts on its own.
 import { signal } from '@preact/signals';
 import {
+  type Actor,
+  type AdminRequests,
   type Ban,
   type Overview,
   ProtocolError,
   ROUTES,
+  type Role,
   type RunSettingsInput,
   type RunSnapshot,
+  roleReaches,
+  signInReplySchema,
   wireErrorSchema,
 } from '@weft/protocol';
+import type { z } from 'zod';
 import { AdminConnection, type LineState } from './connection.ts';
 import { type AdminProblem, describeAdminError } from './problems.ts';
 
 const TOKEN_KEY = 'weft-admin-token';
 
-/** What the main pane shows: a run's id, the form for a new one, or nothing chosen yet. */
+/** What the main pane shows: a run, the form for a new one, the accounts, or nothing chosen yet. */
 export type Place =
   | { readonly kind: 'run'; readonly runId: string }
   | { readonly kind: 'new' }
+  | { readonly kind: 'accounts' }
   | { readonly kind: 'none' };
 
 export const signedIn = signal<'no' | 'trying' | 'yes'>('no');
+/** Who the server takes us for; null until it has said so. */
+export const actor = signal<Actor | null>(null);
 export const line = signal<LineState>('connecting');
 export const overview = signal<Overview | null>(null);
 /** Who is banned from this server, latest first. */
@@ -39,12 +48,13 @@ let token = '';
 
 function placeOf(hash: string): Place {
   if (hash === '#new') return { kind: 'new' };
+  if (hash === '#accounts') return { kind: 'accounts' };
   const runId = /^#run=([A-Za-z0-9_-]{1,64})$/.exec(hash)?.[1];
   return runId === undefined ? { kind: 'none' } : { kind: 'run', runId };
 }
 
 export function go(next: Place): void {
-  location.hash = next.kind === 'run' ? `run=${next.runId}` : next.kind === 'new' ? 'new' : '';
+  location.hash = next.kind === 'run' ? `run=${next.runId}` : next.kind === 'none' ? '' : next.kind;
 }
 
 /** Starts with the token of this tab's session, where there is one. */
@@ -75,8 +85,61 @@ export function signIn(given: string): void {
   });
 }
 
-export function signOut(): void {
+/** Whether the server lets us do what takes `role`. It checks again; this only spares a refusal. */
+export const may = (role: Role): boolean => actor.value !== null && roleReaches(actor.value.role, role);
+
+/** Why not, for the button that is off; undefined where one may. */
+export function whyNot(role: Role): string | undefined {
+  if (may(role)) return undefined;
+  return `This takes the role ${role}; yours is ${actor.value?.role ?? 'not known yet'}. An owner can change that.`;
+}
+
+/** Signs in with an account; the session's token then stands for it. */
+export async function signInAs(name: string, password: string): Promise<void> {
+  problem.value = null;
+  signedIn.value = 'trying';
+  try {
+    const response = await fetch(ROUTES.sessions, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ name, password }),
+    });
+    if (!response.ok) throw await failureOf(response, `POST ${ROUTES.sessions}`);
+    signIn(signInReplySchema.parse(await response.json()).token);
+  } catch (error) {
+    signedIn.value = 'no';
+    problem.value = describeAdminError(error);
+  }
+}
+
+/** What the server says of a request that it refused. */
+async function failureOf(response: Response, what: string): Promise<Error> {
+  const body: unknown = await response.json().catch(() => null);
+  const wire = wireErrorSchema.safeParse(
+    body !== null && typeof body === 'object' && 'error' in body ? body.error : null,
+  );
+  return wire.success
+    ? ProtocolError.fromWire(wire.data)
+    : new Error(`${what} was answered with HTTP ${response.status}.`);
+}
+
+/** Ends the session on the server too, where there is one. */
+export async function signOut(): Promise<void> {
+  const [session, credential] = [actor.value?.sessionId ?? null, token];
+  forget();
+  if (session === null) return;
+  try {
+    const headers = { authorization: `Bearer ${credential}` };
+    const response = await fetch(ROUTES.session('current'), { method: 'DELETE', headers });
+    if (!response.ok && response.status !== 401) throw await failureOf(response, 'Signing out');
+  } catch (error) {
+    problem.value = describeAdminError(error);
+  }
+}
+
+function forget(): void {
   connection?.close();
+  actor.value = null;
   connection = null;
   token = '';
   sessionStorage.removeItem(TOKEN_KEY);
@@ -89,8 +152,10 @@ export function signOut(): void {
 /** Asks for everything after each (re)connection: the server forgets who watched what. */
 async function greet(): Promise<void> {
   try {
+    const who = await connection?.request('admin:whoami', {});
     const reply = await connection?.request('admin:overview', {});
-    if (!reply) return;
+    if (!who || !reply) return;
+    actor.value = who;
     sessionStorage.setItem(TOKEN_KEY, token);
     signedIn.value = 'yes';
     problem.value = null;
@@ -100,7 +165,7 @@ async function greet(): Promise<void> {
   } catch (error) {
     const refused =
       error instanceof ProtocolError && (error.code === 'unauthorised' || error.code === 'protocol-version');
-    if (refused) signOut();
+    if (refused) forget();
     problem.value = describeAdminError(error);
   }
 }
@@ -130,6 +195,24 @@ async function watch(): Promise<void> {
     setSnapshot(await connection.request('admin:watch', { runId: value.runId }));
   } catch (error) {
     problem.value = describeAdminError(error);
+  }
+}
+
+/** A request of the panes; null, with {@link problem} set, where it fails. */
+export async function ask<E extends keyof AdminRequests>(
+  event: E,
+  payload: z.input<AdminRequests[E]['payload']>,
+): Promise<z.output<AdminRequests[E]['reply']> | null> {
+  if (!connection) return null;
+  busy.value = event;
+  problem.value = null;
+  try {
+    return await connection.request(event, payload);
+  } catch (error) {
+    problem.value = describeAdminError(error);
+    return null;
+  } finally {
+    busy.value = null;
   }
 }
 
@@ -192,15 +275,7 @@ export async function saveFile(path: string, name: string): Promise<void> {
   problem.value = null;
   try {
     const response = await fetch(path, { headers: { authorization: `Bearer ${token}` } });
-    if (!response.ok) {
-      const body: unknown = await response.json().catch(() => null);
-      const wire = wireErrorSchema.safeParse(
-        body !== null && typeof body === 'object' && 'error' in body ? body.error : null,
-      );
-      throw wire.success
-        ? ProtocolError.fromWire(wire.data)
-        : new Error(`GET ${path} was answered with HTTP ${response.status}.`);
-    }
+    if (!response.ok) throw await failureOf(response, `GET ${path}`);
     const url = URL.createObjectURL(await response.blob());
     const anchor = Object.assign(document.createElement('a'), { href: url, download: name });
     anchor.click();

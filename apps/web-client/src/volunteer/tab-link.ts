@@ -79,6 +79,15 @@ export function forgetLimits(): void {
   }
 }
 
+/** The invite of the address, which leaves the address bar: a copied address or a screenshot must not give it away. */
+function takeInvite(): string | null {
+  const fragment = new URLSearchParams(location.hash.slice(1));
+  const invite = fragment.get('invite');
+  if (invite === null) return null;
+  history.replaceState(history.state, '', location.pathname + location.search);
+  return invite.slice(0, 1_000);
+}
+
 /** Starts the worker and everything that is told to it. Once a page. */
 export function connect(): void {
   const thread = new Worker(new URL('../worker/main.ts', import.meta.url), { type: 'module', name: 'weft' });
@@ -102,7 +111,13 @@ export function connect(): void {
   worker = wrap<WorkerApi>(thread);
   const asked = new URL(location.href).searchParams;
   const tuning = asked.get('tuning') !== 'off';
-  const options = { runId: asked.get('run'), limits: limits.value, hidden: document.hidden, tuning };
+  const options = {
+    runId: asked.get('run'),
+    invite: takeInvite(),
+    limits: limits.value,
+    hidden: document.hidden,
+    tuning,
+  };
   ask((remote) => remote.open(transfer(channel.port2, [channel.port2]), options));
   document.addEventListener('visibilitychange', () => ask((remote) => remote.setHidden(document.hidden)));
   addEventListener('pagehide', () => ask((remote) => remote.leave()));

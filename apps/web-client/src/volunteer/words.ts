@@ -18,6 +18,12 @@ const REMEDIES: Readonly<Record<string, { kept: string | null; remedy: Remedy }>
   // Another choice of data is the remedy, and stands right below.
   'own-data-refused': { kept: 'Your file stayed in this tab.', remedy: null },
   'unknown-task': { kept: null, remedy: null },
+  // Another link is the remedy; the server's sentence says whom to ask.
+  'invite-required': { kept: NOTHING_LOST, remedy: null },
+  'invite-invalid': { kept: NOTHING_LOST, remedy: null },
+  'invite-expired': { kept: NOTHING_LOST, remedy: null },
+  'invite-used-up': { kept: NOTHING_LOST, remedy: null },
+  'invite-revoked': { kept: null, remedy: null },
   // These say themselves what was kept.
   'device-lost': { kept: null, remedy: 'retry' },
   'out-of-memory': { kept: null, remedy: 'retry' },

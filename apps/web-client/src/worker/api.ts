@@ -28,6 +28,8 @@ export type Answer<T> =
 export interface OpenOptions {
   /** null: the server's newest run. */
   readonly runId: string | null;
+  /** The invite the page's address carried; null for none. */
+  readonly invite: string | null;
   readonly limits: OwnLimits;
   readonly hidden: boolean;
   /** Measure which kernel variants are fastest here, and keep it; the address `?tuning=off` turns it off. */

@@ -17,6 +17,7 @@ import { io } from 'socket.io-client';
 import { version } from '../../package.json';
 import type { Answer, DataCheck, DataWish, Fault, OpenOptions, TabState, WorkerApi } from './api.ts';
 import { openIdentities, type TabKeys } from './identity.ts';
+import { inviteFor } from './invites.ts';
 import { openReceipts, type ReceiptStore } from './receipts.ts';
 import { type TabFacts, tabState } from './snapshot.ts';
 import { openStorage, type TabStorage } from './storage.ts';
@@ -95,10 +96,11 @@ export class Tab implements WorkerApi {
   }
 
   async #createSession(options: OpenOptions, trainer: Trainer): Promise<VolunteerSession> {
-    const [{ storage, note }, identities, receipts] = await Promise.all([
+    const [{ storage, note }, identities, receipts, invite] = await Promise.all([
       openStorage(),
       openIdentities(),
       openReceipts(),
+      inviteFor(options.runId, options.invite),
     ]);
     this.#keys = identities;
     this.#receipts = receipts;
@@ -125,6 +127,7 @@ export class Tab implements WorkerApi {
       client: { kind: 'page', version },
       name: null,
       runId: options.runId,
+      ...(invite === null ? {} : { invite }),
       ownLimits: options.limits,
       data: this.#data,
       hidden: () => this.#hidden,
