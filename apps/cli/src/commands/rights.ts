@@ -88,7 +88,7 @@ function open(url: string, options: RightsOptions, io: Io) {
     identities: openIdentities(folder, 'volunteer', new Date(), { makes: false }),
     clock,
     random: Math.random,
-    hello: { runId, name: null, client: CLIENT, operatorToken: null },
+    hello: { runId, name: null, client: CLIENT, operatorToken: null, invite: null },
   };
   const patience = new AbortController();
   const late = new CommandError('no-answer', `${address.origin} did not answer within ${PATIENCE_MS / 1000} s.`);

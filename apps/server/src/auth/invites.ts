@@ -148,14 +148,35 @@ export class Invites {
 
   /**
    * Lets `clientId` into a run of invited volunteers, by `token` or by what it was let in by before. A first admission counts
-   * as a use, which is on disk when this returns; nothing comes between. Throws the ProtocolError that says why not.
+   * as a use, which is on disk when this returns; nothing comes between. Whoever was in once may come to take work back or be
+   * forgotten, also when its invite was taken back. Throws the ProtocolError that says why not.
    */
   admit(runId: string, clientId: string, token: string | null): void {
-    const inviteId = this.#decide(runId, clientId, token);
-    if (inviteId === null) return;
+    if (this.#isIn(runId, clientId)) return;
+    let inviteId: string;
+    try {
+      inviteId = this.#decide(runId, token);
+    } catch (error) {
+      if (error instanceof ProtocolError && this.#admitted.has(useKey(runId, clientId))) return;
+      throw error;
+    }
     const line = `${JSON.stringify({ runId, clientId, at: this.#now().toISOString() })}\n`;
     appendDurably(this.#usesPath(inviteId), line);
     this.#count(inviteId, runId, clientId);
+  }
+
+  /** Whether an admitted client may still take part. Throws ProtocolError 'invite-revoked'. */
+  check(runId: string, clientId: string): void {
+    if (this.#isIn(runId, clientId)) return;
+    throw new ProtocolError(
+      'invite-revoked',
+      'The invite you came with was taken back. Ask the run’s operator for another.',
+    );
+  }
+
+  #isIn(runId: string, clientId: string): boolean {
+    const by = this.#admitted.get(useKey(runId, clientId)) ?? [];
+    return by.some((inviteId) => this.#invites.get(inviteId)?.revokedAt === null);
   }
 
   /** Takes a client's name off its uses; that there were so many stays. */
@@ -175,20 +196,13 @@ export class Invites {
     this.#admitted.delete(key);
   }
 
-  /** The invite that a use of is due; null when the client is in already. */
-  #decide(runId: string, clientId: string, token: string | null): string | null {
-    const before = this.#admitted.get(useKey(runId, clientId)) ?? [];
-    if (before.some((inviteId) => this.#invites.get(inviteId)?.revokedAt === null)) return null;
+  /** The invite that a use of is due. */
+  #decide(runId: string, token: string | null): string {
     if (token === null) {
-      throw before.length > 0
-        ? new ProtocolError(
-            'invite-revoked',
-            'The invite you came with was taken back. Ask the run’s operator for another.',
-          )
-        : new ProtocolError(
-            'invite-required',
-            'This run takes invited volunteers only. Open it by the link its operator gives you.',
-          );
+      throw new ProtocolError(
+        'invite-required',
+        'This run takes invited volunteers only. Open it by the link its operator gives you.',
+      );
     }
     const invite = this.#verify(token, runId);
     if (invite.revokedAt !== null) {

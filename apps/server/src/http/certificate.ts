@@ -70,7 +70,7 @@ export async function ownCertificate(dataDir: string, names: readonly string[], 
     ],
   });
   const pair = { key: made.private, cert: made.cert };
-  writeJson(path, pair, { secret: true });
+  writeJson(path, pair, { mode: 0o600 });
   return pair;
 }
 

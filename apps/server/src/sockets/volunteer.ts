@@ -163,8 +163,10 @@ export function serveVolunteer(socket: Socket, deps: SocketDeps): void {
       return { clientId, round: run.roundView() };
     },
     'round:join': (join) => {
-      limits.join(client().clientId);
-      return client().run.volunteers.join(client().clientId, join);
+      const { run, clientId } = client();
+      limits.join(clientId);
+      if (run.settings.admission === 'invited') invites.check(run.runId, clientId);
+      return run.volunteers.join(clientId, join);
     },
     'round:leave': () => {
       client().run.volunteers.leave(client().clientId);
