@@ -1,8 +1,8 @@
 // Both pages for people who use a keyboard, a screen reader or dark colours: axe in the main states, light and dark, and the
 // way from load to Start without a mouse. axe finds what a machine can find; the words and the order are for people to judge.
-import AxeBuilder from '@axe-core/playwright';
 import { expect, type Locator, type Page, test } from '@playwright/test';
 import { VolunteerTab } from '@weft/e2e/fleet';
+import { expectAccessible } from './support/accessible.ts';
 import { signIn } from './support/admin-page.ts';
 import { WeftServer } from './support/weft-server.ts';
 
@@ -19,19 +19,6 @@ test.beforeAll(async () => {
 test.afterAll(async () => {
   await server.stop();
 });
-
-/** No serious or critical violation on the page as it stands, in light and in dark. */
-async function expectAccessible(page: Page, state: string): Promise<void> {
-  for (const colorScheme of ['light', 'dark'] as const) {
-    await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
-    const { violations, passes } = await new AxeBuilder({ page }).analyze();
-    expect(passes.length, 'axe has looked at something').toBeGreaterThan(10);
-    const grave = violations
-      .filter(({ impact }) => impact === 'serious' || impact === 'critical')
-      .flatMap(({ id, help, nodes }) => nodes.map(({ target, html }) => `${id}: ${help}: ${target.join(' ')} ${html}`));
-    expect(grave, `${state}, ${colorScheme}`).toEqual([]);
-  }
-}
 
 /** Goes on by Tab alone until `goal` has the focus. Everything on the way must show that it is focused. */
 async function tabTo(page: Page, goal: Locator): Promise<void> {

@@ -35,6 +35,8 @@ export class WeftServer {
   async start(): Promise<void> {
     const { host = '127.0.0.1', model, tasks } = this.#choice;
     const args = [weft, 'serve', '--json', '--host', host, '--port', String(this.#port), '--data-dir', this.dataDir];
+    // Some tests reach it by a name that is not this machine's, as a browser elsewhere would.
+    args.push('--allow-origin', 'http://volunteers.test');
     if (model) args.push('--model', model);
     if (tasks) args.push('--tasks', tasks);
     const env = { ...process.env, WEFT_ADMIN_TOKEN: this.token, WEFT_LOG_LEVEL: 'warn' };
