@@ -10,9 +10,9 @@ const accounts = signal<readonly Account[]>([]);
 const sessions = signal<readonly SessionInfo[]>([]);
 
 const WHAT: Record<Role, string> = {
-  viewer: 'viewer: watches runs, fetches adapters',
-  operator: 'operator: also creates and steers runs, makes invites',
-  owner: 'owner: also manages accounts',
+  viewer: 'Watches runs, fetches adapters.',
+  operator: 'Also creates and steers runs, makes invites.',
+  owner: 'Also manages accounts.',
 };
 
 async function refresh(): Promise<void> {
@@ -203,6 +203,7 @@ function AddAccount() {
             <label for="new-role">Role</label>
             <select
               id="new-role"
+              aria-describedby="new-role-hint"
               value={role.value}
               onChange={(event) => {
                 role.value = event.currentTarget.value as Role;
@@ -210,10 +211,13 @@ function AddAccount() {
             >
               {ROLES.map((each) => (
                 <option key={each} value={each}>
-                  {WHAT[each]}
+                  {each}
                 </option>
               ))}
             </select>
+            <span class="hint" id="new-role-hint">
+              {WHAT[role.value]}
+            </span>
           </div>
         </div>
         <div class="buttons">
