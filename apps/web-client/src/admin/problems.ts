@@ -5,7 +5,7 @@ import type { Problem } from '../shared/note.tsx';
 export type AdminProblem = Problem;
 
 const REMEDIES: Partial<Record<ProtocolError['code'], string>> = {
-  unauthorised: 'A token is the whole line the server printed, without spaces around it.',
+  unauthorised: 'Copy the token from the line the server printed, without spaces around it.',
   'protocol-version': 'Reload this page.',
   'unknown-run': 'Choose a run from the list.',
 };

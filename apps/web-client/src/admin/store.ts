@@ -108,7 +108,8 @@ export async function signInAs(name: string, password: string): Promise<void> {
     signIn(signInReplySchema.parse(await response.json()).token);
   } catch (error) {
     signedIn.value = 'no';
-    problem.value = describeAdminError(error);
+    // What to do about a wrong password stands in the server's own sentence.
+    problem.value = { ...describeAdminError(error), remedy: null };
   }
 }
 
@@ -165,8 +166,9 @@ async function greet(): Promise<void> {
   } catch (error) {
     const refused =
       error instanceof ProtocolError && (error.code === 'unauthorised' || error.code === 'protocol-version');
+    const hadSession = actor.value !== null && actor.value.sessionId !== null;
     if (refused) forget();
-    problem.value = describeAdminError(error);
+    problem.value = { ...describeAdminError(error), ...(hadSession && { remedy: null }) };
   }
 }
 
