@@ -63,16 +63,26 @@ const runIdOf = (value: unknown): string | null =>
     ? value.runId
     : null;
 
+const reasonOf = (value: unknown): string | null =>
+  value !== null && typeof value === 'object' && 'reason' in value && typeof value.reason === 'string'
+    ? value.reason
+    : null;
+
 /** Who did what: in the server's log, and in the story of the run it was done to. */
 function record(
   event: keyof typeof ADMIN_REQUESTS,
   by: Actor,
   runId: string | null,
-  parts: { registry: Registry; logger: Logger },
+  parts: { registry: Registry; logger: Logger; reason: string | null },
 ): void {
   parts.logger.info({ event, by: by.name, role: by.role, session: by.sessionId, run: runId }, 'an admin’s command');
   if (runId === null || event.startsWith('admin:invite')) return;
-  parts.registry.get(runId).log('info', `${by.name} ${DEEDS[event] ?? `asked for ${event.replace('admin:', '')}`}.`);
+  parts.registry
+    .get(runId)
+    .log(
+      'info',
+      `${by.name} ${DEEDS[event] ?? `asked for ${event.replace('admin:', '')}`}${parts.reason ? `: ${parts.reason}` : '.'}`,
+    );
 }
 
 /** Every command of an operator or owner, recorded once it is carried out. */
@@ -91,7 +101,7 @@ function recorded(
       // Before the work: a command may end the rights of whoever gave it.
       const by = actor();
       const reply = await handler(payload);
-      record(event, by, runIdOf(payload) ?? runIdOf(reply), parts);
+      record(event, by, runIdOf(payload) ?? runIdOf(reply), { ...parts, reason: reasonOf(payload) });
       return reply;
     };
     return [event, work];
