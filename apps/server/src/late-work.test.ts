@@ -193,7 +193,7 @@ describe('the operator', () => {
     expect(round.reason).toBe(
       'Training: 0 of 3 uploads are in. The operator gave the round 600 s more: phones are slow today.',
     );
-    expect(log.map(({ text }) => text)).toContain('The operator asked for "extend" of 600 s: phones are slow today.');
+    expect(log.map(({ text }) => text)).toContain('admin extended the round: phones are slow today.');
 
     const [first] = works;
     if (first) await volunteers[0]?.send(first.lease, first.bytes);
