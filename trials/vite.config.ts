@@ -1,3 +1,8 @@
 import { libraryConfig } from '../vite.library.ts';
 
-export default libraryConfig(import.meta.dirname, { chaos: 'src/chaos.ts', load: 'src/load.ts' });
+export default libraryConfig(import.meta.dirname, {
+  chaos: 'src/chaos.ts',
+  load: 'src/load.ts',
+  'ingest-sink': 'src/ingest/sink.ts',
+  'ingest-clients': 'src/ingest/clients.ts',
+});

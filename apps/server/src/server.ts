@@ -25,6 +25,7 @@ import { Gate } from './runs/gate.ts';
 import type { LiveRun } from './runs/live-run.ts';
 import { Registry } from './runs/registry.ts';
 import { serveAdmin, tellAdmins, tellOverview } from './sockets/admin.ts';
+import { BOUNDED_PARSER } from './sockets/parser.ts';
 import { toProtocolError } from './sockets/serve.ts';
 import { Throttle } from './sockets/throttle.ts';
 import { type SocketDeps, serveVolunteer, tellVolunteers } from './sockets/volunteer.ts';
@@ -306,6 +307,7 @@ function createSockets(app: FastifyInstance, deps: SocketDeps, guard: Guard): { 
         answer(toProtocolError(error).message, false);
       }
     },
+    parser: BOUNDED_PARSER,
   });
   const volunteers = io.of(NAMESPACES.volunteer);
   const admins = io.of(NAMESPACES.admin);

@@ -9,8 +9,10 @@ export const SIZES = {
   httpHeaderBytes: 16 * 1024,
   /** Characters of its path and query. */
   httpUrlCharacters: 2 * 1024,
+  /** Milliseconds in which a request's header lines must have arrived. */
+  httpHeaderMs: 10_000,
   /** Milliseconds in which a request must have arrived whole. */
-  httpRequestMs: 30_000,
+  httpRequestMs: 15_000,
   /** Bytes of a Socket.IO message. */
   socketMessageBytes: MAX_MESSAGE_BYTES,
   /** Levels of objects and lists in a message. */

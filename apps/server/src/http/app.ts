@@ -48,6 +48,7 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   'unknown-receipt': 404,
   'no-proof': 409,
   'rate-limited': 429,
+  overloaded: 503,
   'storage-full': 507,
   internal: 500,
 };
@@ -67,7 +68,12 @@ const TYPES: Record<string, string> = {
   'adapter.zip': 'application/zip',
 };
 
-const SERVER = { maxHeaderSize: SIZES.httpHeaderBytes, headersTimeout: SIZES.httpRequestMs } as const;
+const SERVER = {
+  maxHeaderSize: SIZES.httpHeaderBytes,
+  headersTimeout: SIZES.httpHeaderMs,
+  // Node looks for slow requests this often.
+  connectionsCheckingInterval: 1_000,
+} as const;
 const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS']);
 
 /** Answers what Node could not read as a request, such as too many header lines, and hangs up. */
@@ -83,8 +89,8 @@ function refuseUnread(cause: Error & { code?: string }, socket: Socket): void {
   const error = new ProtocolError('bad-message', `This is no HTTP request the server reads. ${why}`.trimEnd());
   const body = JSON.stringify({ error: error.toWire() });
   const head = `HTTP/1.1 ${status}\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n`;
-  if (socket.writable) socket.end(head + body);
-  else socket.destroy();
+  if (socket.writable) socket.write(head + body);
+  socket.destroySoon();
 }
 
 /** What an HTTP peer is told of an error. */
@@ -110,6 +116,10 @@ export async function createHttp(deps: HttpDeps): Promise<FastifyInstance> {
     requestTimeout: SIZES.httpRequestMs,
     clientErrorHandler: refuseUnread,
     ...(deps.tls ? { https: { ...deps.tls, ...SERVER } } : { http: SERVER }),
+    frameworkErrors: (error, _request, reply) => {
+      const told = toHttpError(error);
+      void (reply as FastifyReply).code(told.status).send({ error: told.error.toWire() });
+    },
   }) as unknown as FastifyInstance;
   app.addHook('onRequest', async (request) => {
     if (request.url.length > SIZES.httpUrlCharacters) {

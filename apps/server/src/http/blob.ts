@@ -43,7 +43,9 @@ export async function sendBlob(
   const condition = request.headers['if-range'];
   const range = condition === undefined || condition === etag ? parseRange(request.headers.range, size) : null;
   if (range === 'unsatisfiable') {
-    return reply.code(416).header('content-range', `bytes */${size}`).send();
+    const error = new ProtocolError('bad-message', `The file has ${size} bytes; the range asked for is not in it.`);
+    void reply.code(416).header('content-range', `bytes */${size}`).header('cache-control', 'no-store');
+    return reply.type('application/json; charset=utf-8').send({ error: error.toWire() });
   }
   const { begin, end } = range ?? { begin: 0, end: size };
   if (range) void reply.code(206).header('content-range', `bytes ${begin}-${end - 1}/${size}`);

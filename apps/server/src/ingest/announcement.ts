@@ -4,7 +4,7 @@ import { type Lease, ProtocolError, type UploadBegin } from '@weft/protocol';
 import { factorBytes, type Matrix } from '../runs/grants.ts';
 
 /** Room for the file's header: a few names and offsets a tensor. */
-const headerAllowance = (matrices: number): number => 4096 + 512 * matrices;
+export const headerAllowance = (matrices: number): number => 4096 + 512 * matrices;
 
 /** Throws the ProtocolError that names what is wrong with the announcement. */
 export function checkAnnouncement(begin: UploadBegin, lease: Lease, matrices: readonly Matrix[]): void {
@@ -38,13 +38,20 @@ export function checkAnnouncement(begin: UploadBegin, lease: Lease, matrices: re
     );
   }
   const { steps, batchSize, sequenceLength } = lease.training;
+  // Each claim bounds the next, so that tokens, which weigh the upload, are no more than its own steps can have processed. How
+  // long it took is not judged: time says nothing that the grant does not, and a restarted server has forgotten it.
   const limits = [
-    ['steps', begin.steps, steps],
-    ['examples', begin.examples, steps * batchSize],
-    ['target tokens', begin.targetTokens, steps * batchSize * sequenceLength],
+    ['steps', begin.steps, steps, 'the grant allows'],
+    ['examples', begin.examples, begin.steps * batchSize, `${begin.steps} steps of ${batchSize} rows hold`],
+    [
+      'target tokens',
+      begin.targetTokens,
+      begin.examples * sequenceLength,
+      `${begin.examples} examples of ${sequenceLength} tokens hold`,
+    ],
   ] as const;
-  for (const [what, claimed, most] of limits) {
+  for (const [what, claimed, most, why] of limits) {
     if (claimed <= most) continue;
-    throw new ProtocolError('upload-tokens', `The upload claims ${claimed} ${what}; the grant allows at most ${most}.`);
+    throw new ProtocolError('upload-tokens', `The upload claims ${claimed} ${what}; ${why} at most ${most}.`);
   }
 }

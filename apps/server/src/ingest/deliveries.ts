@@ -1,7 +1,6 @@
 // From announcement to receipt. An upload that passes its checks is on disk, flushed, with its sidecar, before anybody is
 // told so; whoever asks again for the same upload gets the same receipt.
 import { randomBytes } from 'node:crypto';
-import { sha256Hex } from '@weft/formats';
 import { type Lease, ProtocolError, pruningOf, type Receipt, type UploadBegin } from '@weft/protocol';
 import { makeGrant } from '../runs/grants.ts';
 import { PrunedRanks } from '../runs/pruned-ranks.ts';
@@ -9,9 +8,15 @@ import type { RunContext } from '../runs/run-context.ts';
 import type { UploadRecord } from '../store/run-store.ts';
 import { checkAnnouncement } from './announcement.ts';
 import { checkFactors } from './factors.ts';
+import type { WholeUpload } from './partial.ts';
+import { StartCache } from './start-weights.ts';
+import { Turns } from './turns.ts';
 
 /** Rounds back for which a receipt is still found: a client whose line broke at the very end asks for its again. */
 const ROUNDS_REMEMBERED = 2;
+
+/** Uploads checked at once; each holds a window of its file in memory. */
+const CHECKS_AT_ONCE = 4;
 
 export interface Delivery {
   readonly lease: Lease;
@@ -35,10 +40,13 @@ export class Deliveries {
   /** With the round in progress when it was made: that of its lease may be long over. */
   readonly #receipts = new Map<string, { readonly receipt: Receipt; readonly at: number }>();
   readonly #pruned: PrunedRanks;
+  readonly #starts: StartCache;
+  readonly #checks = new Turns(CHECKS_AT_ONCE);
   readonly #committing = new Map<string, { sha256: string; clientId: string; receipt: Promise<Receipt> }>();
 
   constructor(context: RunContext) {
     this.#context = context;
+    this.#starts = new StartCache((sha256) => context.blobs.path(sha256));
     this.#pruned = new PrunedRanks(context.store, pruningOf(context.definition.settings) !== null);
     for (const round of context.store.uploadRounds().slice(-ROUNDS_REMEMBERED)) {
       for (const record of context.store.readUploads(round)) {
@@ -116,9 +124,12 @@ export class Deliveries {
   }
 
   /** Returns the offset at which the client goes on. */
-  async begin(lease: Lease, begin: UploadBegin): Promise<number> {
+  async begin(lease: Lease, clientId: string, begin: UploadBegin): Promise<number> {
     checkAnnouncement(begin, lease, this.#context.matrices);
-    return this.#context.partials.begin(begin);
+    // What is being committed must not be begun again under its feet.
+    const receipt = await this.#committing.get(lease.leaseId)?.receipt.catch(() => null);
+    if (receipt) return this.sameAs(receipt, begin.sha256).bytes;
+    return this.#context.partials.begin(clientId, begin);
   }
 
   chunk(leaseId: string, offset: number, bytes: Uint8Array): Promise<number> {
@@ -140,28 +151,46 @@ export class Deliveries {
       .then((made) => this.sameAs(made, sha256));
   }
 
-  async #commit(delivery: Delivery, sha256: string, hooks: LeaseHooks): Promise<Receipt> {
-    const { partials, uploads, blobs, matrices, store, now, index, definition, signer } = this.#context;
-    const { lease, clientId, name, own } = delivery;
-    const { begin, bytes } = await partials.whole(lease.leaseId);
+  #commit(delivery: Delivery, sha256: string, hooks: LeaseHooks): Promise<Receipt> {
+    const { partials, uploads, store, index } = this.#context;
+    return partials.whole(delivery.lease.leaseId, async (upload) => {
+      const record = await this.#check(delivery, sha256, upload);
+      hooks.checkOpen();
+      await upload.keep({ blob: uploads.path(sha256), ...store.uploadSidecar(record) });
+      try {
+        hooks.checkOpen();
+      } catch (error) {
+        // The round ended while the disk worked. Nobody has been told of a receipt.
+        store.removeUpload(record.receipt.round, record.receipt.leaseId);
+        throw error;
+      }
+      // From here on nothing waits, so the round cannot end between the receipt and its counting.
+      this.#pruned.note(record);
+      this.#remember(record.receipt, delivery.round);
+      index.upload(record);
+      hooks.accepted(record.receipt, record.rank);
+      return record.receipt;
+    });
+  }
+
+  /** What is to be kept of an upload that passes its checks. One that does not is removed. */
+  async #check({ lease, clientId, name, own }: Delivery, sha256: string, upload: WholeUpload): Promise<UploadRecord> {
+    const { matrices, now, definition, signer } = this.#context;
+    const { begin } = upload;
     const sent = begin.rank === lease.grant.rank ? lease.grant : makeGrant(definition.settings, matrices, begin.rank);
     try {
-      const actual = await sha256Hex(bytes);
-      if (actual !== sha256 || actual !== begin.sha256) {
+      if (upload.sha256 !== sha256 || upload.sha256 !== begin.sha256) {
         throw new ProtocolError(
           'upload-hash',
-          `The bytes have the SHA-256 ${actual.slice(0, 12)}…, announced was ${begin.sha256.slice(0, 12)}…. Send the upload again from the start.`,
+          `The bytes have the SHA-256 ${upload.sha256.slice(0, 12)}…, announced was ${begin.sha256.slice(0, 12)}…. Send the upload again from the start.`,
         );
       }
-      checkFactors(bytes, blobs.read(lease.start.sha256), { lease, sent }, matrices);
+      const start = await this.#starts.get(lease.start.sha256);
+      await this.#checks.run(() => checkFactors(upload, start, { lease, sent }, matrices));
     } catch (error) {
-      await partials.discard(lease.leaseId);
+      if (error instanceof ProtocolError) await upload.remove();
       throw error;
     }
-    hooks.checkOpen();
-    await partials.keep(lease.leaseId, (file) => void uploads.adopt(file, sha256));
-    hooks.checkOpen();
-    // From here on nothing waits, so the round cannot end between the receipt and its counting.
     const receipt = signer.signReceipt({
       receiptId: randomBytes(12).toString('hex'),
       runId: lease.runId,
@@ -169,11 +198,11 @@ export class Deliveries {
       clientId,
       leaseId: lease.leaseId,
       sha256,
-      bytes: bytes.length,
+      bytes: upload.bytes,
       targetTokens: begin.targetTokens,
       acceptedAt: now().toISOString(),
     });
-    const record: UploadRecord = {
+    return {
       receipt,
       begin,
       name,
@@ -185,11 +214,5 @@ export class Deliveries {
       startVersion: lease.startVersion,
       withdrawn: null,
     };
-    store.writeUpload(record);
-    this.#pruned.note(record);
-    this.#remember(receipt, delivery.round);
-    index.upload(record);
-    hooks.accepted(receipt, begin.rank);
-    return receipt;
   }
 }

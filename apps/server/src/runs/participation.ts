@@ -165,7 +165,7 @@ export class Participation {
     const entry = this.#entry(clientId, begin.leaseId);
     const lease = await this.#driver.leases.make(entry);
     await this.#context.disk.requireRoom(begin.bytes);
-    return { offset: await this.deliveries.begin(lease, begin) };
+    return { offset: await this.deliveries.begin(lease, clientId, begin) };
   }
 
   uploadChunk(clientId: string, leaseId: string, offset: number, bytes: Uint8Array): Promise<{ offset: number }> {

@@ -293,6 +293,7 @@ export class Registry {
 
   async close(): Promise<void> {
     await Promise.all(this.all().map((run) => run.close()));
+    await this.#partials.close();
   }
 }
 

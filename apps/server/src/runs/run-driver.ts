@@ -375,6 +375,7 @@ export class RunDriver {
     this.#closed = true;
     await this.#background.ended();
     await this.#machineJournal.close();
+    this.#context.store.closeEvents();
   }
 }
 

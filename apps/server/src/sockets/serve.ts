@@ -22,7 +22,7 @@ export interface ServeOptions {
   /** Looks at a raw payload before its schema does, such as for the protocol's version. Throws to refuse. */
   readonly before?: (event: string, payload: unknown) => void;
   /** Told of failures that are the server's own. */
-  readonly onFailure: (event: string, error: unknown) => void;
+  readonly onFailure: (event: unknown, error: unknown) => void;
 }
 
 type Reply = (ack: Ack<unknown>) => void;
@@ -45,8 +45,9 @@ export function serveRequests<R extends Requests>(
   handlers: Handlers<R>,
   options: ServeOptions,
 ): void {
-  const answer = async (event: string, payload: unknown): Promise<unknown> => {
+  const answer = async (event: unknown, payload: unknown): Promise<unknown> => {
     options.rate.take(sizeOf(payload));
+    if (typeof event !== 'string') throw new ProtocolError('unknown-event', 'A message begins with its name.');
     const request = Object.hasOwn(requests, event) ? requests[event] : undefined;
     const handler = handlers[event];
     if (!request || !handler) {
@@ -56,7 +57,7 @@ export function serveRequests<R extends Requests>(
     checkShape(payload);
     return handler(parseMessage(request.payload, payload, event) as z.output<R[string]['payload']>);
   };
-  socket.onAny((event: string, ...args: unknown[]) => {
+  socket.onAny((event: unknown, ...args: unknown[]) => {
     const last = args.at(-1);
     const reply = isReply(last) ? last : null;
     const payload = isReply(args[0]) ? undefined : args[0];

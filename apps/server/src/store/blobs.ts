@@ -1,10 +1,10 @@
 // Files named by the SHA-256 of their content, two levels deep: never changed, written once, safe to cache for ever.
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { sha256Hex } from '@weft/formats';
 import type { BlobReference } from '@weft/protocol';
 import { ServerError } from '../errors.ts';
-import { syncFolder, withDisk, writeDurably } from './files.ts';
+import { syncFolder, writeDurably } from './files.ts';
 
 export class BlobFolder {
   readonly #folder: string;
@@ -27,17 +27,6 @@ export class BlobFolder {
     const sha256 = await sha256Hex(bytes);
     if (!this.has(sha256)) writeDurably(this.path(sha256), bytes);
     return { sha256, bytes: bytes.length };
-  }
-
-  /** Moves a file of this very content in. The caller has flushed it; durable when this returns. */
-  adopt(file: string, sha256: string): BlobReference {
-    const path = this.path(sha256);
-    return withDisk(path, () => {
-      mkdirSync(dirname(path), { recursive: true });
-      renameSync(file, path);
-      syncFolder(dirname(path));
-      return { sha256, bytes: statSync(path).size };
-    });
   }
 
   /** Deletes a blob; durable when this returns. One that is not there is no error. */

@@ -8,6 +8,19 @@ import { ProtocolError } from '@weft/protocol';
 import type { z } from 'zod';
 import { messageOf, ServerError, systemCode } from '../errors.ts';
 
+/** Flushes a folder's list of names without waiting in the event loop. As {@link syncFolder}. */
+export async function syncFolderLater(path: string): Promise<void> {
+  const handle = await open(path, 'r').catch((error: unknown) => {
+    if (systemCode(error) === 'EISDIR' || systemCode(error) === 'EPERM') return null;
+    throw error;
+  });
+  try {
+    await handle?.sync();
+  } finally {
+    await handle?.close();
+  }
+}
+
 /** Flushes a folder's list of names. Some systems cannot open folders; there a rename is durable by itself. */
 export function syncFolder(path: string): void {
   let handle: number;
@@ -31,16 +44,21 @@ export function isDiskFull(error: unknown): boolean {
   return error instanceof Error && error.cause !== undefined && isDiskFull(error.cause);
 }
 
-/** Runs `work`; a full disk becomes the ProtocolError 'storage-full', which a peer can be told. */
+/** A full disk as the ProtocolError 'storage-full', which a peer can be told; every other error as it is. */
+export function diskError(what: string, cause: unknown): unknown {
+  if (!isDiskFull(cause)) return cause;
+  return new ProtocolError('storage-full', `The server's disk is full: ${what} could not be kept. Try again later.`, {
+    retryAfterMs: 60_000,
+    cause,
+  });
+}
+
+/** Runs `work`; a full disk becomes the ProtocolError 'storage-full'. */
 export function withDisk<T>(what: string, work: () => T): T {
   try {
     return work();
   } catch (cause) {
-    if (!isDiskFull(cause)) throw cause;
-    throw new ProtocolError('storage-full', `The server's disk is full: ${what} could not be kept. Try again later.`, {
-      retryAfterMs: 60_000,
-      cause,
-    });
+    throw diskError(what, cause);
   }
 }
 

@@ -1,6 +1,6 @@
 // What is on disk of one run. Definition, receipts, rounds and evaluations are the truth, each a file written once; where the
 // round stands is kept by `machine-journal.ts`. The database is an index of these and can be made again from them.
-import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   blobReferenceSchema,
@@ -95,6 +95,7 @@ const byNumber = (a: string, b: string) => Number.parseInt(a, 10) - Number.parse
 
 export class RunStore {
   readonly #folder: string;
+  #events: number | null = null;
 
   constructor(folder: string) {
     this.#folder = folder;
@@ -114,9 +115,17 @@ export class RunStore {
     return new MachineJournal(this.#folder, machineStateSchema, logger, report);
   }
 
-  writeUpload(record: UploadRecord): void {
+  /** Where the sidecar of an upload goes, and what it says; the caller makes it durable together with the upload. */
+  uploadSidecar(record: UploadRecord): { readonly sidecar: string; readonly content: string } {
     const { round, leaseId } = record.receipt;
-    writeJson(join(this.#folder, 'uploads', String(round), `${leaseId}.json`), record);
+    const sidecar = join(this.#folder, 'uploads', String(round), `${leaseId}.json`);
+    return { sidecar, content: `${JSON.stringify(record, null, 1)}\n` };
+  }
+
+  /** Writes a sidecar again, as when its upload was taken back. */
+  writeUpload(record: UploadRecord): void {
+    const { sidecar, content } = this.uploadSidecar(record);
+    writeDurably(sidecar, content);
   }
 
   /** Sidecars of a round, in the order of their leases' ids. */
@@ -227,13 +236,21 @@ export class RunStore {
     return join(this.#folder, 'events.jsonl');
   }
 
-  /** One more line of the run's history. */
+  /** One more line of the run's history. The file stays open: opening one waits for what the disk is flushing. */
   appendEvent(event: Record<string, unknown>): void {
-    appendFileSync(this.eventsPath, `${JSON.stringify(event)}\n`);
+    this.#events ??= openSync(this.eventsPath, 'a');
+    writeSync(this.#events, `${JSON.stringify(event)}\n`);
+  }
+
+  /** Lets go of the history; the next line opens it again. */
+  closeEvents(): void {
+    if (this.#events !== null) closeSync(this.#events);
+    this.#events = null;
   }
 
   /** Replaces the lines of the run's history for which `change` gives others. */
   rewriteEvents(change: (line: string) => string): void {
+    this.closeEvents();
     if (!existsSync(this.eventsPath)) return;
     const before = readFileSync(this.eventsPath, 'utf8');
     const after = before

@@ -254,7 +254,7 @@ export class TestVolunteer {
       bytes: bytes.length,
       sha256: sha256(bytes),
       targetTokens: 100,
-      examples: lease.training.steps,
+      examples: lease.training.steps * lease.training.batchSize,
       steps: lease.training.steps,
       firstLoss: 5,
       lastLoss: 4,
