@@ -38,7 +38,8 @@ io.of(NAMESPACES.volunteer).on('connection', (socket) => {
       closeSync(file);
     }
     const ids = { receiptId: leaseId, runId: 'sink', round: 1, clientId: 'sink', leaseId };
-    answer(reply, { ...ids, sha256, bytes: size, targetTokens: 1, acceptedAt: new Date().toISOString() });
+    const signed = { keyId: '0'.repeat(64), signature: 'none' };
+    answer(reply, { ...ids, ...signed, sha256, bytes: size, targetTokens: 1, acceptedAt: new Date().toISOString() });
     chunks = [];
   });
 });

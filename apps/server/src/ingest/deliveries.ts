@@ -126,6 +126,7 @@ export class Deliveries {
   /** Returns the offset at which the client goes on. */
   async begin(lease: Lease, clientId: string, begin: UploadBegin): Promise<number> {
     checkAnnouncement(begin, lease, this.#context.matrices);
+    await this.#context.disk.requireRoom(begin.bytes);
     // What is being committed must not be begun again under its feet.
     const receipt = await this.#committing.get(lease.leaseId)?.receipt.catch(() => null);
     if (receipt) return this.sameAs(receipt, begin.sha256).bytes;

@@ -164,7 +164,6 @@ export class Participation {
     if (known) return { offset: this.deliveries.sameAs(known, begin.sha256).bytes };
     const entry = this.#entry(clientId, begin.leaseId);
     const lease = await this.#driver.leases.make(entry);
-    await this.#context.disk.requireRoom(begin.bytes);
     return { offset: await this.deliveries.begin(lease, clientId, begin) };
   }
 
