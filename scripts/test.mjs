@@ -1,9 +1,11 @@
-// `npm test`: set-up, then types, lint and import rules, unit tests in Node, GPU tests in Chromium, pages in Chromium.
+// `npm test`: set-up, then types, lint and import rules, unit tests in Node, those of the server again on PostgreSQL, GPU
+// tests in Chromium, pages in Chromium.
 // Ends with the sum of all suites, `N passed, N failed`, alone on a line; skipped tests are named above it.
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { root, stateFolder } from './environment.mjs';
+import { findPostgres, POSTGRES_REMEDY } from './postgres.mjs';
 import { reportingSetupErrors, setup } from './setup.mjs';
 
 const long = process.argv.includes('--long');
@@ -77,6 +79,17 @@ async function suite(name, command, args, env, read) {
   return result;
 }
 
+/** The server's tests on PostgreSQL where the machine has one; where it has none that is said, and a failure where it must. */
+async function postgresSuite(args, env) {
+  if ((only && !only.includes('postgres')) || findPostgres()) {
+    return suite('postgres', 'vitest/vitest.mjs', args, env, readVitest);
+  }
+  const required = process.env.WEFT_REQUIRE_POSTGRES === '1';
+  process.stdout.write(`\n── postgres: ${required ? 'failed' : 'skipped'}: ${POSTGRES_REMEDY}\n`);
+  const name = `the server’s tests on PostgreSQL: ${POSTGRES_REMEDY}`;
+  return { passed: 0, failed: required ? 1 : 0, skipped: [name] };
+}
+
 await reportingSetupErrors(async () => {
   const ready = await setup({ browser: true, gpu: true, python: long });
   rmSync(reports, { recursive: true, force: true });
@@ -94,6 +107,7 @@ await reportingSetupErrors(async () => {
     await suite('types', 'typescript/bin/tsc', ['--noEmit', '-p', 'tsconfig.json'], env),
     await suite('lint', '@biomejs/biome/bin/biome', ['check', '.'], env),
     await suite('node', 'vitest/vitest.mjs', vitest('node'), env, readVitest),
+    await postgresSuite(vitest('postgres'), env),
     await suite('chromium', 'vitest/vitest.mjs', vitest('chromium'), env, readVitest),
     await suite(
       'pages',

@@ -22,7 +22,10 @@ export type ServerErrorCode =
   | 'bad-certificate'
   | 'worker-missing'
   | 'file-changed'
-  | 'database';
+  | 'database'
+  | 'database-settings'
+  | 'bad-webhook'
+  | 'bad-log-level';
 
 /** `message` names the file or thing at fault and what to do. */
 export class ServerError extends Error {

@@ -3,6 +3,7 @@
 export { Access } from './auth/access.ts';
 export { LIMITS, type Limits } from './auth/limits.ts';
 export { ServerError, type ServerErrorCode } from './errors.ts';
+export { createLogger } from './log.ts';
 export { createServer, type RunningServer, type ServerOptions } from './server.ts';
 export { backup, type Copied, restore } from './store/backup.ts';
 export { lockFolder } from './store/lock.ts';

@@ -2,12 +2,12 @@
 // round goes on where it stood, and the same uploads give the same bytes.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { writeFactors } from '@weft/formats';
 import { afterEach, expect, it } from 'vitest';
-import { makeFolders, SETTINGS, startServer, TestAdmin, testOptions } from './testing/server.ts';
+import { deleteIndex, makeFolders, SETTINGS, startServer, TestAdmin, testOptions } from './testing/server.ts';
 import { readFactors, TestVolunteer, train } from './testing/volunteer.ts';
 
 const DIST = fileURLToPath(new URL('../dist/index.js', import.meta.url));
@@ -89,7 +89,7 @@ it('loses nothing it acknowledged, resumes the round, and commits', async () => 
   // Once more, now with nobody there and the state of the round lost as well as the index: the files are enough.
   for (const one of back) one.close();
   await kill(child);
-  rmSync(join(folders.dataDir, 'database'), { recursive: true, force: true });
+  await deleteIndex(folders.dataDir);
   ({ url, child } = await forkServer(folders));
   admin = keep(new TestAdmin(url));
   const snapshot = await admin.snapshot(runId);

@@ -7,8 +7,10 @@ import { join, resolve } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { HEARTBEAT_MS, HIDDEN_LEASE_MS, LEASE_MS, MAX_MESSAGE_BYTES, NAMESPACES } from '@weft/protocol';
 import type { FastifyInstance } from 'fastify';
-import { type Logger, pino } from 'pino';
+import type { Logger } from 'pino';
 import { type Socket, Server as SocketServer } from 'socket.io';
+import type { AlertCenter } from './alerts/center.ts';
+import { type AlertOptions, openAlerts } from './alerts/start.ts';
 import { Access } from './auth/access.ts';
 import { Bans } from './auth/bans.ts';
 import { Invites } from './auth/invites.ts';
@@ -18,11 +20,14 @@ import { ServerError, systemCode } from './errors.ts';
 import { createHttp } from './http/app.ts';
 import type { CertificateFiles } from './http/certificate.ts';
 import { Guard } from './http/guard.ts';
+import { Metrics } from './http/metrics.ts';
 import { Tls } from './http/tls.ts';
+import { createLogger } from './log.ts';
 import { WorkerMerger } from './merge/pool.ts';
 import { openSigner } from './receipts/signer.ts';
 import { Gate } from './runs/gate.ts';
 import type { LiveRun } from './runs/live-run.ts';
+import { observers } from './runs/observer.ts';
 import { Registry } from './runs/registry.ts';
 import { serveAdmin, tellAdmins, tellOverview } from './sockets/admin.ts';
 import { BOUNDED_PARSER } from './sockets/parser.ts';
@@ -33,12 +38,14 @@ import { removeTemporaries } from './store/check.ts';
 import { CheckReport } from './store/check-report.ts';
 import { History } from './store/database.ts';
 import { DiskSpace } from './store/disk-space.ts';
+import { embeddedPlace } from './store/embedded.ts';
 import { migrate } from './store/format.ts';
 import { lockFolder } from './store/lock.ts';
 import { openModelFolder } from './store/model-folder.ts';
+import { postgresPlace } from './store/postgres.ts';
 import { openTaskFolder } from './store/task-folder.ts';
 
-export interface ServerOptions {
+export interface ServerOptions extends AlertOptions {
   /** Everything the server keeps. Made when missing; one server at a time. */
   readonly dataDir: string;
   /** Base model, Hugging Face layout. */
@@ -52,6 +59,8 @@ export interface ServerOptions {
   readonly host: string;
   /** Accepted as the admin's token besides the one the data folder keeps; with it, none is made. */
   readonly adminToken?: string;
+  /** PostgreSQL that keeps the history index, `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`; else PGlite in the data folder. */
+  readonly databaseUrl?: string;
   readonly logger?: Logger;
   readonly leaseMs?: number;
   readonly hiddenLeaseMs?: number;
@@ -110,7 +119,7 @@ const ANSWERS_MS = 50;
  * port taken.
  */
 export async function createServer(options: ServerOptions): Promise<RunningServer> {
-  const logger = options.logger ?? pino({ level: 'info' });
+  const logger = options.logger ?? createLogger();
   const dataDir = resolve(options.dataDir);
   const pagesDir = resolve(options.pagesDir);
   for (const page of ['index.html', 'admin.html']) {
@@ -151,7 +160,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
       signIn: { failuresPerAddress: limits.signIns, failuresPerAccount: limits.signIns },
     });
     const invites = new Invites(dataDir, now);
-    const { https, host, publicUrl } = options;
+    const { https, host, publicUrl, databaseUrl } = options;
     const tls = https
       ? await Tls.open({
           dataDir,
@@ -162,9 +171,19 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
           now,
         })
       : null;
-    const history = new History(join(dataDir, 'database'), logger);
+    const place = databaseUrl ? postgresPlace(databaseUrl, dataDir) : embeddedPlace(join(dataDir, 'database'), logger);
+    const history = new History(place, logger);
     closers.push(() => history.close());
-    const registry = new Registry({
+    const seen = { runs: () => registry.all(), indexProblem: () => history.problem, dataDir, monotonic };
+    const alerts = openAlerts(options, seen, logger);
+    closers.push(() => alerts.close());
+    const metrics = new Metrics();
+    if (databaseUrl) await history.connect();
+    const registry: Registry = new Registry({
+      observer: observers(metrics, alerts.watch, {
+        alert: (runId, kind, text) => alerts.center.set(runId, kind, text),
+      }),
+      alerts: () => alerts.center.active(),
       dataDir,
       model,
       tasks,
@@ -193,7 +212,12 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
       await merger.close();
       await ended;
     });
+    metrics.measure({ registry, history, alerts, mergesWaiting: () => merger.waiting });
+    alerts.watch.start();
+    const meter = (run: () => string | undefined) =>
+      metrics.meter(run, (runId, code) => alerts.watch.refused(runId, code));
     const app = await createHttp({
+      metrics,
       registry,
       access,
       guard,
@@ -214,9 +238,10 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
       limits: peers,
       addressOf: (socket) => addressOf(socket.request, trust),
       logger,
+      meter,
       monotonic,
     };
-    const sockets = createSockets(app, deps, guard);
+    const sockets = createSockets(app, deps, { guard, alerts: alerts.center });
     closers.push(() => sockets.close());
     const port = await listen(app, options.port, options.host);
     closers.push(startTicking(registry, monotonic));
@@ -292,7 +317,11 @@ function startSweeping(registry: Registry, retentionMs: number, logger: Logger):
 }
 
 /** WebSocket first or long polling, whichever a client's network lets through; both are always open. */
-function createSockets(app: FastifyInstance, deps: SocketDeps, guard: Guard): { close(): Promise<void> } {
+function createSockets(
+  app: FastifyInstance,
+  deps: SocketDeps,
+  { guard, alerts }: { readonly guard: Guard; readonly alerts: AlertCenter },
+): { close(): Promise<void> } {
   const { registry, logger } = deps;
   const io = new SocketServer(app.server, {
     serveClient: false,
@@ -327,6 +356,7 @@ function createSockets(app: FastifyInstance, deps: SocketDeps, guard: Guard): { 
     tellOverview(admins, registry, throttle.later);
   });
   for (const namespace of [volunteers, admins]) namespace.use(admitConnection(deps));
+  alerts.onNews(() => tellOverview(admins, registry, throttle.later));
   volunteers.on('connection', (socket) => serveVolunteer(socket, deps));
   admins.on('connection', (socket) => serveAdmin(socket, deps));
   return {

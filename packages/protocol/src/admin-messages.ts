@@ -151,10 +151,39 @@ export const contributorSchema = z.object({
 });
 export type Contributor = z.infer<typeof contributorSchema>;
 
+/** What an operator is told of without looking; docs/metrics.md says when each begins and ends. */
+export const ALERT_KINDS = [
+  'stalled',
+  'abandoned-rounds',
+  'loss-rose',
+  'non-finite-uploads',
+  'merge-failed',
+  'disk-full',
+  'index-unreachable',
+] as const;
+export const alertKindSchema = z.enum(ALERT_KINDS);
+export type AlertKind = z.infer<typeof alertKindSchema>;
+
+/** Something that is wrong now. */
+export const alertSchema = z.object({
+  /** When it began. */
+  at: z.iso.datetime(),
+  /** Id of the run; null where it is the server's. */
+  run: idSchema.nullable(),
+  kind: alertKindSchema,
+  /** What is wrong and what to do. */
+  text: z.string(),
+  /** Figures behind it, by name. */
+  detail: z.record(z.string(), z.union([z.string(), z.number()])),
+});
+export type Alert = z.infer<typeof alertSchema>;
+
 export const overviewSchema = z.object({
   model: manifestSchema.shape.model,
   tasks: z.array(taskInfoSchema),
   runs: z.array(runViewSchema),
+  /** What is wrong now, oldest first. */
+  alerts: z.array(alertSchema).default([]),
 });
 export type Overview = z.infer<typeof overviewSchema>;
 

@@ -50,6 +50,7 @@ export const ERROR_CODES = {
   'not-found': 'no such file or page',
   'rate-limited': 'too many messages or bytes at once',
   overloaded: 'the server has more to do than it can take now',
+  'index-away': 'the index of past work cannot be reached now',
   'storage-full': 'the server has no room for this',
   'server-stopping': 'the server is being stopped; come back after the time it names',
   internal: 'the server failed; the message was not acted upon',

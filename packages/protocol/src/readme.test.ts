@@ -6,6 +6,7 @@ import { accountSchema, actorSchema, inviteSchema, inviteWishSchema, sessionInfo
 import {
   ADMIN_NOTICES,
   ADMIN_REQUESTS,
+  alertSchema,
   banSchema,
   clientRowSchema,
   contributionSchema,
@@ -111,6 +112,7 @@ const TYPES: Record<string, z.ZodType> = {
   LogLine: logLineSchema,
   RunSnapshot: runSnapshotSchema,
   Contributor: contributorSchema,
+  Alert: alertSchema,
   Ban: banSchema,
   Overview: overviewSchema,
   Actor: actorSchema,

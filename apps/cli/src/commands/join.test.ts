@@ -85,6 +85,7 @@ beforeAll(async () => {
     selectionGraceMs: 200,
     restMs: 100,
     mergeWorkers: 1,
+    ...(process.env.WEFT_TEST_DATABASE_URL ? { databaseUrl: process.env.WEFT_TEST_DATABASE_URL } : {}),
   });
   admin = await AdminClient.connect(server.url, TOKEN);
 });

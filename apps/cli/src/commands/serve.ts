@@ -2,13 +2,13 @@
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { createServer } from '@weft/server';
-import { pino } from 'pino';
 import { action, numberOption } from '../command.ts';
 import { resolveModel } from '../hub/resolve.ts';
 import type { Register } from '../program.ts';
+import { type KeepingOptions, keepingOf, keepingOptions } from './serve-keeping.ts';
 import { type EdgeOptions, edgeOptions, edgesOf } from './serve-options.ts';
 
-interface ServeOptions extends EdgeOptions {
+interface ServeOptions extends EdgeOptions, KeepingOptions {
   readonly model: string;
   readonly tasks: string;
   readonly dataDir: string;
@@ -50,12 +50,13 @@ export const registerServe: Register = (program) => {
       numberOption('--keep-uploads', { minimum: 0 }),
       24,
     );
-  edgeOptions(command).addHelpText(
+  edgeOptions(keepingOptions(command)).addHelpText(
     'after',
-    '\nWEFT_ADMIN_TOKEN, when set, is accepted as the admin’s token besides the one made on the first start.',
+    `\nWEFT_ADMIN_TOKEN, when set, is accepted as the admin’s token besides the one made on the first start.
+\nThe log goes to stderr, a JSON document a line; WEFT_LOG_LEVEL: trace, debug, info, warn, error, fatal or silent.`,
   );
   action<ServeOptions>(command, async (options, _args, io) => {
-    const { model, tasks, dataDir, port, host, minFree, keepUploads, ...edges } = options;
+    const { model, tasks, dataDir, port, host, minFree, keepUploads, ...rest } = options;
     const givenToken = process.env.WEFT_ADMIN_TOKEN;
     const server = await createServer({
       modelDir: (await resolveModel(model, io)).folder,
@@ -66,9 +67,9 @@ export const registerServe: Register = (program) => {
       host,
       minFreeBytes: minFree * 1e6,
       uploadRetentionMs: keepUploads * 3_600_000,
-      logger: pino({ level: process.env.WEFT_LOG_LEVEL ?? 'info' }, pino.destination(2)),
+      ...keepingOf(rest),
       ...(givenToken ? { adminToken: givenToken } : {}),
-      ...edgesOf(edges),
+      ...edgesOf(rest),
     });
     const { url, adminToken } = server;
     const fingerprint = server.fingerprint();

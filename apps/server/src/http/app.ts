@@ -1,6 +1,7 @@
 // The HTTP side: pages, manifests, files, adapters, health. Errors are JSON: { error: WireError }.
 import { createReadStream, existsSync } from 'node:fs';
 import type { Socket } from 'node:net';
+import { Readable } from 'node:stream';
 import helmet from '@fastify/helmet';
 import rateLimit from '@fastify/rate-limit';
 import statics from '@fastify/static';
@@ -18,7 +19,7 @@ import { ADAPTER_FILES, adapterFolder, adapterZip } from './adapter.ts';
 import { sendBlob } from './blob.ts';
 import type { KeyAndCertificate } from './certificate.ts';
 import type { Guard } from './guard.ts';
-import { createMetrics } from './metrics.ts';
+import type { Metrics } from './metrics.ts';
 import { addSessions, bearerOf } from './sessions.ts';
 
 export interface HttpDeps {
@@ -31,6 +32,7 @@ export interface HttpDeps {
   readonly tls: KeyAndCertificate | null;
   readonly logger: Logger;
   readonly history: History;
+  readonly metrics: Metrics;
   /** Folder of the built pages: index.html, admin.html and what they load. */
   readonly pagesDir: string;
   /** Requests one address may make a minute. */
@@ -49,6 +51,7 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   'no-proof': 409,
   'rate-limited': 429,
   overloaded: 503,
+  'index-away': 503,
   'storage-full': 507,
   internal: 500,
 };
@@ -129,9 +132,11 @@ export async function createHttp(deps: HttpDeps): Promise<FastifyInstance> {
     deps.guard.checkHost({ host });
     if (!SAFE_METHODS.has(request.method)) deps.guard.checkOrigin({ host, origin });
   });
-  app.setErrorHandler((error, _request, reply) => {
+  app.setErrorHandler((error, request, reply) => {
     const told = toHttpError(error);
-    if (told.status >= 500) logger.error({ err: error }, 'a request failed');
+    if (told.status >= 500) request.log.error({ err: error, path: request.routeOptions.url }, 'a request failed');
+    // Found again in the log by this number.
+    void reply.header('x-request-id', request.id);
     void reply.code(told.status).send({ error: told.error.toWire() });
   });
   app.setNotFoundHandler((request, reply) => {
@@ -172,7 +177,7 @@ export async function createHttp(deps: HttpDeps): Promise<FastifyInstance> {
   addRuns(app, deps);
   addSessions(app, deps);
   addOperatorFiles(app, deps);
-  const metrics = createMetrics(registry);
+  const metrics = deps.metrics.registry;
   app.get(ROUTES.health, () => ({ status: 'ok', runs: registry.all().length, storage: registry.storage() }));
   app.get(ROUTES.metrics, async (_request, reply) => {
     const text = await metrics.metrics();
@@ -225,8 +230,13 @@ function addOperatorFiles(app: FastifyInstance, { registry, access, history }: H
   app.get(ROUTES.events(':runId'), async (request, reply) => {
     authorise(request);
     const run = registry.get(parseMessage(runParams, request.params, 'address').runId);
-    return reply.type('application/x-ndjson; charset=utf-8').send(createReadStream(run.eventsPath));
+    return reply.type('application/x-ndjson; charset=utf-8').send(Readable.from(eventsOf(run.eventPaths)));
   });
+}
+
+/** One file after the other; what is written meanwhile is not waited for. */
+async function* eventsOf(paths: readonly string[]): AsyncGenerator<Buffer> {
+  for (const path of paths) yield* createReadStream(path) as AsyncIterable<Buffer>;
 }
 
 function sendFile(reply: FastifyReply, bytes: Uint8Array, name: string, type: string): FastifyReply {

@@ -33,6 +33,11 @@ export class WorkerMerger implements Merger {
     }) as Promise<Result>;
   }
 
+  /** Jobs that no process has taken yet. */
+  get waiting(): number {
+    return this.#pool?.queueSize ?? 0;
+  }
+
   async readOut(job: ReadOutJob): Promise<Uint8Array> {
     return this.#withOutput(async (output) => {
       await this.#run<ReadOutTask, void>('readOut', { ...job, output });

@@ -58,7 +58,7 @@ export class Rights {
     const { receipt } = record;
     this.#context.store.writeUpload({ ...record, withdrawn: withdrawnAt });
     this.#volunteers.deliveries.drop(receipt.leaseId);
-    this.#context.index.withdrawn(receipt.receiptId);
+    this.#context.index.receiptsChanged(receipt.runId, receipt.round);
     this.#driver.dispatch({ type: 'withdrawn', leaseId: receipt.leaseId, reason: WITHDRAWN });
     this.#removeBytes(receipt);
   }
@@ -121,8 +121,7 @@ export class Rights {
     clients.remove(clientId);
     this.#volunteers.deliveries.forget(clientId);
     bans.forgetAddress(clientId);
-    const records = archive.files().map(({ record }) => record);
-    index.forgotten(definition.runId, clientId, records);
+    index.filesChanged(definition.runId);
     store.removeForgetting(entry);
     this.#driver.log('info', 'A volunteer asked to be forgotten: its uploads and all that named it were removed.');
     return { withdrawn, deleted: deleted + withdrawn, remains: [...REMAINS] };

@@ -6,11 +6,11 @@ const ABANDONED_IN_A_ROW = 3;
 /** Nats by which a mean held-out loss may rise before it is more than noise of a few test rows. */
 const LOSS_RISE = 0.02;
 
-/** Said at every third abandoned round in a row. */
+/** Said from the third abandoned round in a row on. */
 export function abandonedAlert(records: readonly RoundRecord[]): string | null {
   const lastCommit = records.findLastIndex((record) => record.outcome === 'committed');
   const inARow = records.length - 1 - lastCommit;
-  if (inARow === 0 || inARow % ABANDONED_IN_A_ROW !== 0) return null;
+  if (inARow < ABANDONED_IN_A_ROW) return null;
   return `${inARow} rounds in a row were abandoned. Invite more volunteers, lower the goal and minimum, or allow more time.`;
 }
 

@@ -3,6 +3,9 @@
 import type { LogLine } from '@weft/protocol';
 import type { Logger } from 'pino';
 import type { RunStore } from '../store/run-store.ts';
+import type { RunEvents, RunEventType } from './events.ts';
+
+type Told = <T extends RunEventType>(type: T, detail: RunEvents[T]) => void;
 
 const LINES_KEPT = 300;
 
@@ -10,24 +13,29 @@ export class Journal {
   readonly #store: RunStore;
   readonly #logger: Logger;
   readonly #now: () => Date;
+  readonly #told: Told;
   #lines: LogLine[] = [];
 
-  constructor(store: RunStore, logger: Logger, now: () => Date) {
+  /** `told` hears of every event but the lines for people. */
+  constructor(store: RunStore, logger: Logger, now: () => Date, told: Told = () => undefined) {
     this.#store = store;
     this.#logger = logger;
     this.#now = now;
+    this.#told = told;
   }
 
-  log(level: LogLine['level'], text: string): void {
+  /** `about`: the round and client it concerns, for the server's log. */
+  log(level: LogLine['level'], text: string, about: { round?: number; client?: string } = {}): void {
     const line: LogLine = { at: this.#now().toISOString(), level, text };
     this.#lines.push(line);
     if (this.#lines.length > LINES_KEPT) this.#lines.shift();
     this.#append({ ...line, type: 'log' });
-    this.#logger[level === 'warning' ? 'warn' : level](text);
+    this.#logger[level === 'warning' ? 'warn' : level](about, text);
   }
 
-  event(type: string, detail: Record<string, unknown>): void {
+  event<T extends RunEventType>(type: T, detail: RunEvents[T]): void {
     this.#append({ at: this.#now().toISOString(), type, ...detail });
+    this.#told(type, detail);
   }
 
   /** A story that cannot be written (a full disk) must not stop what it tells of. */

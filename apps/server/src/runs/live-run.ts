@@ -158,11 +158,11 @@ export class LiveRun {
     const version = this.#driver.evaluations.report(clientId, jobId, results, this.#context.now());
     const losses = results.map((result) => `${result.task} ${result.loss.toFixed(3)}`).join(', ');
     this.log('info', `Held-out loss of version ${version}: ${losses}.`);
-    this.#driver.journal.event('evaluated', { version, results });
+    this.#driver.journal.event('evaluated', { version, results: [...results] });
     const records = this.records();
     const record = records.find((kept) => kept.version === version && kept.outcome === 'committed');
     if (record) this.#context.index.round(this.runId, record);
-    this.#driver.alert(lossAlert(version, records, this.#driver.evaluations.lossOf(0)));
+    this.#driver.alert('loss-rose', lossAlert(version, records, this.#driver.evaluations.lossOf(0)));
     this.#driver.runChanged();
   }
 
@@ -170,8 +170,9 @@ export class LiveRun {
     return this.#driver.openEvaluation();
   }
 
-  get eventsPath(): string {
-    return this.#context.store.eventsPath;
+  /** Files of the run's events, older first. */
+  get eventPaths(): string[] {
+    return this.#context.store.eventPaths;
   }
 
   /** Factors of a committed version, with all a model card tells. */

@@ -206,7 +206,11 @@ export class Participation {
         this.#driver.clients.uploaded(clientId, receipt.bytes);
         const what = lease.training.sparse ? 'of a sparse update' : `at rank ${rank}`;
         const late = lateEntryOf(this.#driver.state, leaseId) ? ' late' : '';
-        this.#driver.log('info', `${this.#driver.label(clientId)} delivered ${receipt.bytes} bytes ${what}${late}.`);
+        this.#driver.log(
+          'info',
+          `${this.#driver.label(clientId)} delivered ${receipt.bytes} bytes ${what}${late}.`,
+          clientId,
+        );
         this.#driver.journal.event('uploaded', { clientId, leaseId, bytes: receipt.bytes, rank, sha256 });
         this.#driver.dispatch({ type: 'uploaded', leaseId });
       },

@@ -4,6 +4,7 @@ import { mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { loraTargets, PROJECTIONS } from '@weft/formats';
 import {
+  type Alert,
   type Manifest,
   type Overview,
   PIECE_BYTES,
@@ -30,6 +31,7 @@ import { type RunDefinition, RunStore } from '../store/run-store.ts';
 import type { Task } from '../store/task-folder.ts';
 import type { Gate } from './gate.ts';
 import { LiveRun } from './live-run.ts';
+import type { RunObserver } from './observer.ts';
 import { checkSettings, policyOf } from './policy.ts';
 import type { Timing } from './run-context.ts';
 
@@ -42,6 +44,9 @@ export interface RegistryOptions {
   readonly disk: DiskSpace;
   readonly report: CheckReport;
   readonly gate: Gate;
+  readonly observer: RunObserver;
+  /** What is wrong now. */
+  readonly alerts: () => readonly Alert[];
   readonly timing: Timing;
   readonly logger: Logger;
   readonly now: () => Date;
@@ -129,7 +134,8 @@ export class Registry {
   }
 
   #adopt(definition: RunDefinition, store: RunStore, manifest: Manifest): LiveRun {
-    const { model, merger, index, disk, report, gate, timing, logger, now, monotonic, signer, bans } = this.#options;
+    const { model, merger, index, observer, disk, report, gate, timing, logger, now, monotonic, signer, bans } =
+      this.#options;
     const run = new LiveRun({
       definition,
       manifest,
@@ -148,6 +154,7 @@ export class Registry {
       disk,
       report,
       gate,
+      observer,
       timing,
       logger,
       now,
@@ -158,7 +165,7 @@ export class Registry {
       bans,
     });
     this.#runs.set(definition.runId, run);
-    index.catchUp(definition, store);
+    index.catchUp({ definition, store, records: () => run.records() });
     return run;
   }
 
@@ -243,6 +250,7 @@ export class Registry {
       model: model.model,
       tasks: [...tasks.values()].map((task) => task.info),
       runs: this.all().map((run) => run.view()),
+      alerts: [...this.#options.alerts()],
     };
   }
 

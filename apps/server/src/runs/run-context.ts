@@ -12,6 +12,7 @@ import type { HistoryIndex } from '../store/history.ts';
 import type { RunDefinition, RunStore } from '../store/run-store.ts';
 import type { Gate } from './gate.ts';
 import type { Matrix } from './grants.ts';
+import type { RunObserver } from './observer.ts';
 import type { RoundTiming } from './policy.ts';
 
 export interface Timing extends RoundTiming {
@@ -40,6 +41,7 @@ export interface RunContext {
   readonly report: CheckReport;
   /** Lets clients' work in until the server is to stop. */
   readonly gate: Gate;
+  readonly observer: RunObserver;
   readonly timing: Timing;
   readonly logger: Logger;
   readonly now: () => Date;

@@ -1,7 +1,7 @@
 // Drives one run: feeds the round machine with events and time, writes them down before anybody hears of them, and
 // carries out its effects. What volunteers ask for is participation.ts; transport, timers, merging and files are passed in.
 import { setTimeout as pause } from 'node:timers/promises';
-import type { Lease, LogLine, RoundRecord, RoundView, RunView } from '@weft/protocol';
+import type { AlertKind, Lease, LogLine, RoundRecord, RoundView, RunView } from '@weft/protocol';
 import { lateEntryOf, leaseOf, leasesOfMerge } from '../coordinator/derive.ts';
 import { initialState, step } from '../coordinator/machine.ts';
 import type {
@@ -63,7 +63,9 @@ export class RunDriver {
     const { definition, store, timing } = context;
     this.runId = definition.runId;
     this.#context = context;
-    this.journal = new Journal(store, context.logger.child({ run: this.runId }), context.now);
+    this.journal = new Journal(store, context.logger.child({ run: this.runId }), context.now, (type, detail) =>
+      context.observer.event(this.runId, type, detail),
+    );
     this.#background = new Background((error) => {
       if (!this.#closed) this.journal.failure(error, 'work of a run failed');
     });
@@ -181,7 +183,13 @@ export class RunDriver {
   lost(leaseId: string, reason: string, { late }: { readonly late: boolean } = { late: false }): void {
     const entry = leaseOf(this.#state, leaseId);
     this.leaseClock.end(leaseId);
-    if (entry) this.log('warning', `${this.label(entry.clientId)} is out of round ${this.#state.round}. ${reason}`);
+    if (entry) {
+      this.log(
+        'warning',
+        `${this.label(entry.clientId)} is out of round ${this.#state.round}. ${reason}`,
+        entry.clientId,
+      );
+    }
     this.dispatch({ type: 'lost', leaseId, reason, late });
   }
 
@@ -220,7 +228,8 @@ export class RunDriver {
     switch (effect.type) {
       case 'granted': {
         const { lease } = effect;
-        this.journal.event('granted', { ...lease });
+        const { leaseId, clientId, key, rank, task, own, round } = lease;
+        this.journal.event('granted', { round, leaseId, clientId, key, rank, task, own });
         if (lease.clientId === this.#asking) break;
         this.#background.run(async () => {
           const made = await this.makeLease(lease);
@@ -278,15 +287,21 @@ export class RunDriver {
     const global = this.archive.globalOf(state.version)?.sha256 ?? null;
     const outcome = await mergeRound(this.#context, state, round, global).catch((error: unknown) => {
       if (isDiskFull(error)) throw error;
-      if (!this.#closed) this.journal.failure(error, `merging round ${round} failed`);
+      const reason = `Merging failed: ${messageOf(error)}`;
+      if (!this.#closed) {
+        this.journal.failure(error, `merging round ${round} failed`);
+        this.journal.event('merge-failed', { round, reason });
+      }
       const late = state.late.flatMap(({ arrived, leaseId }) => (arrived ? leaseId : []));
-      return { ok: false as const, reason: `Merging failed: ${messageOf(error)}`, quarantined: [], late };
+      return { ok: false as const, reason, quarantined: [], late };
     });
     if (this.#closed || !isMerging(this.#state, round)) return;
     const quarantined = outcome.ok ? (outcome.file.settled?.quarantined ?? []) : outcome.quarantined;
     for (const { leaseId, reason } of quarantined) {
       const entry = [...leasesOfMerge(state, round), ...state.late].find((lease) => lease.leaseId === leaseId);
-      this.log('warning', `An upload of ${this.label(entry?.clientId ?? leaseId)} was quarantined: ${reason}`);
+      const clientId = entry?.clientId ?? leaseId;
+      this.log('warning', `An upload of ${this.label(clientId)} was quarantined: ${reason}`, clientId);
+      this.journal.event('quarantined', { round, leaseId, clientId, reason });
     }
     if (!outcome.ok) {
       this.dispatch({ type: 'merge-failed', round, reason: outcome.reason, quarantined, late: outcome.late });
@@ -333,15 +348,20 @@ export class RunDriver {
     const record = this.archive.abandon(round, this.#state.version, reason, this.#context.now());
     this.#context.index.round(this.runId, record);
     this.journal.event('abandoned', { record });
-    this.alert(abandonedAlert(this.records()));
+    this.alert('abandoned-rounds', abandonedAlert(this.records()));
   }
 
-  alert(text: string | null): void {
-    if (text !== null) this.log('error', text);
+  /** Something is wrong with the run, or (null) no longer is. */
+  alert(kind: AlertKind, text: string | null): void {
+    if (this.#context.observer.alert(this.runId, kind, text) && text !== null) this.log('error', text);
   }
 
-  log(level: LogLine['level'], text: string): void {
-    this.journal.log(level, text);
+  /** `clientId`: whom it concerns. */
+  log(level: LogLine['level'], text: string, clientId?: string): void {
+    this.journal.log(level, text, {
+      round: this.#state.round,
+      ...(clientId === undefined ? {} : { client: clientId }),
+    });
     this.changed();
   }
 
@@ -375,7 +395,7 @@ export class RunDriver {
     this.#closed = true;
     await this.#background.ended();
     await this.#machineJournal.close();
-    this.#context.store.closeEvents();
+    this.#context.store.close();
   }
 }
 

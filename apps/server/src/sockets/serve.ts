@@ -23,6 +23,8 @@ export interface ServeOptions {
   readonly before?: (event: string, payload: unknown) => void;
   /** Told of failures that are the server's own. */
   readonly onFailure: (event: unknown, error: unknown) => void;
+  /** Told of every answer: the error's code or null, milliseconds since the message, its bytes. */
+  readonly answered?: (event: string, code: string | null, ms: number, bytes: number) => void;
 }
 
 type Reply = (ack: Ack<unknown>) => void;
@@ -61,11 +63,24 @@ export function serveRequests<R extends Requests>(
     const last = args.at(-1);
     const reply = isReply(last) ? last : null;
     const payload = isReply(args[0]) ? undefined : args[0];
+    const startedAt = performance.now();
+    const answered = (code: string | null) =>
+      options.answered?.(
+        typeof event === 'string' ? event : 'no name',
+        code,
+        performance.now() - startedAt,
+        sizeOf(payload),
+      );
     answer(event, payload).then(
-      (value) => reply?.({ ok: true, value }),
+      (value) => {
+        reply?.({ ok: true, value });
+        answered(null);
+      },
       (error: unknown) => {
         if (!(error instanceof ProtocolError) || error.code === 'internal') options.onFailure(event, error);
-        reply?.({ ok: false, error: toProtocolError(error).toWire() });
+        const told = toProtocolError(error);
+        reply?.({ ok: false, error: told.toWire() });
+        answered(told.code);
       },
     );
   });

@@ -13,6 +13,7 @@ import type { Access } from '../auth/access.ts';
 import { checkSignature, clientIdOf, makeChallenge } from '../auth/client-key.ts';
 import type { Invites } from '../auth/invites.ts';
 import type { PeerLimits } from '../auth/limits.ts';
+import type { AnswerMeter } from '../http/metrics.ts';
 import type { LiveRun } from '../runs/live-run.ts';
 import type { Registry } from '../runs/registry.ts';
 import { DEFAULT_RATE, RateLimit } from './rate.ts';
@@ -32,6 +33,8 @@ export interface SocketDeps {
   /** A socket's address, behind trusted proxies the real one. */
   readonly addressOf: (socket: Socket) => string;
   readonly logger: Logger;
+  /** Counts one volunteer's messages; `run` once it is known. */
+  readonly meter: (run: () => string | undefined) => AnswerMeter;
   readonly monotonic: () => number;
 }
 
@@ -97,7 +100,7 @@ export function tellVolunteers(
 
 /** Serves one volunteer's socket. */
 export function serveVolunteer(socket: Socket, deps: SocketDeps): void {
-  const { registry, access, invites, limits, logger, monotonic } = deps;
+  const { registry, access, invites, limits, logger, meter, monotonic } = deps;
   let greeted: Greeted | null = null;
   let proved: (Greeted & { readonly clientId: string }) | null = null;
   let chunks = 0;
@@ -216,7 +219,11 @@ export function serveVolunteer(socket: Socket, deps: SocketDeps): void {
       proved?.run.volunteers.sawFrame(proved.clientId);
     },
     onFailure: (event, error) =>
-      logger.error({ err: error, event, client: proved?.clientId }, 'a volunteer’s message failed'),
+      logger.error(
+        { err: error, event, run: proved?.run.runId, client: proved?.clientId },
+        'a volunteer’s message failed',
+      ),
+    answered: meter(() => proved?.run.runId).answered,
   });
   socket.on('disconnect', () => proved?.run.volunteers.disconnected(proved.clientId));
 }

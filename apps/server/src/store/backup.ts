@@ -53,6 +53,8 @@ export interface Copied {
 const LEFT_OUT = new Set([
   'lock',
   'database',
+  // A copy beside its original must not share its schema.
+  'index.json',
   'merging',
   'partial',
   'runs',

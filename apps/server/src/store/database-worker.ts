@@ -1,7 +1,7 @@
 // The embedded database in a thread of its own: PGlite answers one statement at a time and would hold up the sockets.
 import { parentPort, workerData } from 'node:worker_threads';
 import { PGlite } from '@electric-sql/pglite';
-import type { DatabaseAnswer, DatabaseQuestion } from './database.ts';
+import type { DatabaseAnswer, DatabaseQuestion } from './embedded.ts';
 
 const port = parentPort;
 if (!port) throw new Error('database-worker is a worker thread; it is started by the server.');
@@ -14,7 +14,7 @@ async function answer(question: DatabaseQuestion): Promise<unknown[]> {
     await database.close();
     return [];
   }
-  const { rows } = await database.query(question.sql, question.params, { rowMode: 'array' });
+  const { rows } = await database.query(question.sql, [...question.params], { rowMode: 'array' });
   return rows;
 }
 

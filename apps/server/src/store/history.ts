@@ -1,16 +1,45 @@
 // What the index of past work is told. The files beside it are the truth; the index answers questions over many of them.
-import type { RoundRecord } from '@weft/protocol';
-import type { RunDefinition, RunStore, UploadRecord } from './run-store.ts';
+import type { Receipt, RoundRecord } from '@weft/protocol';
 
-/** Calls return at once; the index catches up behind. */
+/** What the index keeps of a receipt. */
+export type IndexedReceipt = Pick<
+  Receipt,
+  'receiptId' | 'runId' | 'round' | 'clientId' | 'leaseId' | 'sha256' | 'bytes' | 'targetTokens' | 'acceptedAt'
+>;
+
+/** What the index reads of an upload's sidecar. */
+export interface Receipted {
+  readonly receipt: IndexedReceipt;
+  /** When its volunteer took it back, which keeps it out of the index; null where it stands. */
+  readonly withdrawn: string | null;
+}
+
+/** A run as the index finds it in memory and on disk. */
+export interface IndexedRun {
+  readonly definition: {
+    readonly runId: string;
+    readonly createdAt: string;
+    readonly runHash: string;
+    readonly settings: { readonly name: string; readonly strategy: string };
+  };
+  readonly store: {
+    uploadRounds(): readonly number[];
+    /** Ids of the leases that have a sidecar in the round, ascending. */
+    uploadLeases(round: number): readonly string[];
+    readUploads(round: number): readonly Receipted[];
+  };
+  /** All ended rounds with their held-out losses, oldest first. */
+  records(): readonly RoundRecord[];
+}
+
+/** Calls return at once; the index catches up behind. Tell it after the file is written, never before. */
 export interface HistoryIndex {
-  run(definition: RunDefinition): void;
-  /** Adds what the index lacks of a run's files. */
-  catchUp(definition: RunDefinition, store: RunStore): void;
-  upload(record: UploadRecord): void;
+  /** A run was loaded or created: adds what the index lacks of its files. */
+  catchUp(run: IndexedRun): void;
+  /** Files of a run were removed or rewritten, such as a forgotten volunteer's: compares the index with them again. */
+  filesChanged(runId: string): void;
+  /** Sidecars of a round were removed or rewritten, such as one taken back: reads them again. */
+  receiptsChanged(runId: string, round: number): void;
+  upload(record: Pick<Receipted, 'receipt'>): void;
   round(runId: string, record: RoundRecord): void;
-  /** The upload was taken back. */
-  withdrawn(receiptId: string): void;
-  /** This client is in the run's files no more; `records` are its rounds as they are told now. */
-  forgotten(runId: string, clientId: string, records: readonly RoundRecord[]): void;
 }

@@ -1,6 +1,6 @@
 // What is on disk of one run. Definition, receipts, rounds and evaluations are the truth, each a file written once; where the
 // round stands is kept by `machine-journal.ts`. The database is an index of these and can be made again from them.
-import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   blobReferenceSchema,
@@ -19,6 +19,7 @@ import type { Logger } from 'pino';
 import { z } from 'zod';
 import { machineStateSchema } from '../coordinator/schema.ts';
 import type { CheckReport } from './check-report.ts';
+import { EventLog } from './event-log.ts';
 import { readJson, syncFolder, writeDurably, writeJson } from './files.ts';
 import { MachineJournal } from './machine-journal.ts';
 
@@ -95,11 +96,12 @@ const byNumber = (a: string, b: string) => Number.parseInt(a, 10) - Number.parse
 
 export class RunStore {
   readonly #folder: string;
-  #events: number | null = null;
+  readonly #events: EventLog;
 
   constructor(folder: string) {
     this.#folder = folder;
     mkdirSync(folder, { recursive: true });
+    this.#events = new EventLog(folder);
   }
 
   readDefinition(): RunDefinition | null {
@@ -154,13 +156,14 @@ export class RunStore {
       .map(Number);
   }
 
-  /** Ids of the leases that have delivered in a round. */
+  /** Ids of the leases that have delivered in a round, ascending; reads names only. */
   uploadLeases(round: number): string[] {
     const folder = join(this.#folder, 'uploads', String(round));
     if (!existsSync(folder)) return [];
     return readdirSync(folder)
       .filter((name) => name.endsWith('.json'))
-      .map((name) => name.slice(0, -'.json'.length));
+      .map((name) => name.slice(0, -'.json'.length))
+      .sort();
   }
 
   /** Whether the bytes of a round's uploads have been removed, their time being over. */
@@ -232,32 +235,24 @@ export class RunStore {
     rmSync(join(this.#folder, 'starts', String(version), `${key}.json`), { force: true });
   }
 
-  get eventsPath(): string {
-    return join(this.#folder, 'events.jsonl');
+  /** Files of the run's events, older first. */
+  get eventPaths(): string[] {
+    return this.#events.paths();
   }
 
   /** One more line of the run's history. The file stays open: opening one waits for what the disk is flushing. */
   appendEvent(event: Record<string, unknown>): void {
-    this.#events ??= openSync(this.eventsPath, 'a');
-    writeSync(this.#events, `${JSON.stringify(event)}\n`);
+    this.#events.append(event);
   }
 
-  /** Lets go of the history; the next line opens it again. */
-  closeEvents(): void {
-    if (this.#events !== null) closeSync(this.#events);
-    this.#events = null;
+  /** Nothing may be appended afterwards. */
+  close(): void {
+    this.#events.close();
   }
 
   /** Replaces the lines of the run's history for which `change` gives others. */
   rewriteEvents(change: (line: string) => string): void {
-    this.closeEvents();
-    if (!existsSync(this.eventsPath)) return;
-    const before = readFileSync(this.eventsPath, 'utf8');
-    const after = before
-      .split('\n')
-      .map((line) => (line === '' ? line : change(line)))
-      .join('\n');
-    if (after !== before) writeDurably(this.eventsPath, after);
+    this.#events.rewrite(change);
   }
 
   #readAll<T extends z.ZodType>(folder: string, schema: T): z.output<T>[] {

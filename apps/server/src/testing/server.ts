@@ -1,5 +1,5 @@
 // A server on a free port for tests: the small real model and real tasks, empty pages, short times.
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -7,6 +7,7 @@ import {
   ADMIN_NOTICES,
   ADMIN_REQUESTS,
   type AdminRequests,
+  type Alert,
   ackSchema,
   NAMESPACES,
   PROTOCOL_VERSION,
@@ -14,6 +15,7 @@ import {
   type RunSettingsInput,
   type RunSnapshot,
 } from '@weft/protocol';
+import { Client } from 'pg';
 import { pino } from 'pino';
 import { io, type Socket } from 'socket.io-client';
 import type { z } from 'zod';
@@ -84,6 +86,17 @@ export class TestAdmin {
     });
   }
 
+  /** Resolves when the kinds of the alerts that stand are as wanted. */
+  async untilAlerts(wanted: (kinds: string[]) => boolean, ms = 15_000): Promise<Alert[]> {
+    for (const end = Date.now() + ms; ; ) {
+      const { alerts } = await this.request('admin:overview', {});
+      const kinds = alerts.map(({ kind }) => kind);
+      if (wanted(kinds)) return alerts;
+      if (Date.now() > end) throw new Error(`not in ${ms} ms; at last ${JSON.stringify(alerts)}`);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+
   close(): void {
     this.socket.close();
   }
@@ -99,6 +112,28 @@ export function makeFolders(): { root: string; dataDir: string; pagesDir: string
   return { root, pagesDir, dataDir: join(root, 'data'), remove: () => rmSync(root, { recursive: true, force: true }) };
 }
 
+/** Set while the tests run on PostgreSQL (vitest.postgres-file.ts). */
+const testDatabase = (): string => process.env.WEFT_TEST_DATABASE_URL ?? '';
+
+/** Deletes the history index of a folder whose server does not run, wherever it lives. */
+export async function deleteIndex(dataDir: string): Promise<void> {
+  rmSync(join(dataDir, 'database'), { recursive: true, force: true });
+  if (testDatabase() === '') return;
+  const { schema } = JSON.parse(readFileSync(join(dataDir, 'index.json'), 'utf8')) as { schema: string };
+  await queryTestDatabase(`drop schema "${schema}" cascade`);
+}
+
+/** Rows of a question to a PostgreSQL, as arrays. */
+export async function queryTestDatabase(text: string, url = testDatabase()): Promise<unknown[][]> {
+  const client = new Client({ connectionString: url });
+  await client.connect();
+  try {
+    return (await client.query<unknown[]>({ text, rowMode: 'array' })).rows;
+  } finally {
+    await client.end();
+  }
+}
+
 export const testOptions = (folders: { dataDir: string; pagesDir: string }): ServerOptions => ({
   dataDir: folders.dataDir,
   pagesDir: folders.pagesDir,
@@ -110,6 +145,7 @@ export const testOptions = (folders: { dataDir: string; pagesDir: string }): Ser
   selectionGraceMs: 100,
   restMs: 50,
   mergeWorkers: 1,
+  ...(testDatabase() ? { databaseUrl: testDatabase() } : {}),
 });
 
 /** Starts a server; what goes wrong inside is printed. */
