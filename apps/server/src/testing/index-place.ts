@@ -36,7 +36,7 @@ export const testContribution = (clientId: string, more: Partial<Contribution> =
   cosineToMean: 0.5,
   clip: 1,
   outlier: null,
-  late: false,
+  late: null,
   ...more,
 });
 
