@@ -140,10 +140,11 @@ describe('metrics', () => {
       () => 'run',
       () => undefined,
     );
-    const began = performance.now();
+    const began = process.cpuUsage();
     for (let i = 0; i < 20_000; i++) meter.answered('lease:heartbeat', null, 1, 200);
     // Ten thousand volunteers send a thousand heartbeats a second: a hundredth of a core would be 10 µs each.
-    expect((performance.now() - began) / 20_000).toBeLessThan(0.01);
+    const { user, system } = process.cpuUsage(began);
+    expect((user + system) / 20_000).toBeLessThan(10);
   });
 });
 
