@@ -49,3 +49,11 @@ export function writeResult(folder: string, result: TrialResult): string {
   writeFileSync(path, `${JSON.stringify({ date: new Date().toISOString(), commit, machine, ...result }, null, 2)}\n`);
   return path;
 }
+
+/** A count that is to reach another. */
+export const atLeast = (name: string, measured: number, wanted: number): Figure => ({
+  name,
+  measured: measured.toLocaleString('en-US'),
+  toReach: `≥ ${wanted.toLocaleString('en-US')}`,
+  ok: measured >= wanted,
+});

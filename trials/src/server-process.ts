@@ -8,6 +8,12 @@ import { assetPath, weftPath } from './entry.ts';
 
 export const ADMIN_TOKEN = 'a token for trials';
 
+/** Limits by address that let thousands come from this one machine. */
+export const CROWD_LIMITS = ['connections=30000', 'hellos=1000000', 'requests=1000000'].flatMap((limit) => [
+  '--limit',
+  limit,
+]);
+
 export interface ServeOptions {
   readonly dataDir: string;
   readonly modelDir?: string;
@@ -65,10 +71,26 @@ export class ServerProcess {
     return this.#errors.join('');
   }
 
+  get port(): number {
+    return Number(new URL(this.url).port);
+  }
+
   /** Resident memory in bytes; NaN when it has ended. */
   residentBytes(): number {
+    return this.#memory('VmRSS');
+  }
+
+  /** The most of it so far. */
+  peakBytes(): number {
+    return this.#memory('VmHWM');
+  }
+
+  /** A field of /proc, where there is one. */
+  #memory(field: 'VmRSS' | 'VmHWM'): number {
     if (!this.isAlive) return Number.NaN;
-    const kilobytes = /^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${this.pid}/status`, 'utf8'))?.[1];
+    const kilobytes = new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(
+      readFileSync(`/proc/${this.pid}/status`, 'utf8'),
+    )?.[1];
     return Number(kilobytes ?? Number.NaN) * 1024;
   }
 

@@ -11,6 +11,7 @@ import { registerGenerate } from './commands/generate.ts';
 import { registerInit } from './commands/init.ts';
 import { registerInvite } from './commands/invite.ts';
 import { registerJoin } from './commands/join.ts';
+import { registerLoad } from './commands/load.ts';
 import { registerMerge } from './commands/merge.ts';
 import { registerPreview } from './commands/preview.ts';
 import { registerPrune } from './commands/prune.ts';
@@ -36,6 +37,7 @@ const registers: Register[] = [
   registerForget,
   registerFleet,
   registerSimulate,
+  registerLoad,
   registerMerge,
   registerPull,
   registerInit,

@@ -5,7 +5,7 @@ import type { Server as HttpsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { join, resolve } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
-import { HEARTBEAT_MS, HIDDEN_LEASE_MS, LEASE_MS, MAX_MESSAGE_BYTES, NAMESPACES } from '@weft/protocol';
+import { HEARTBEAT_MS, HIDDEN_LEASE_MS, LEASE_MS, MAX_MESSAGE_BYTES, NAMESPACES, ProtocolError } from '@weft/protocol';
 import type { FastifyInstance } from 'fastify';
 import type { Logger } from 'pino';
 import { type Socket, Server as SocketServer } from 'socket.io';
@@ -31,7 +31,9 @@ import { observers } from './runs/observer.ts';
 import { Registry } from './runs/registry.ts';
 import { serveAdmin, tellAdmins, tellOverview } from './sockets/admin.ts';
 import { BOUNDED_PARSER } from './sockets/parser.ts';
+import { DEFAULT_PACE, Pressure } from './sockets/pressure.ts';
 import { toProtocolError } from './sockets/serve.ts';
+import { SlowReaders } from './sockets/slow-readers.ts';
 import { Throttle } from './sockets/throttle.ts';
 import { type SocketDeps, serveVolunteer, tellVolunteers } from './sockets/volunteer.ts';
 import { removeTemporaries } from './store/check.ts';
@@ -71,6 +73,8 @@ export interface ServerOptions extends AlertOptions {
   readonly restMs?: number;
   /** Child processes that merge. */
   readonly mergeWorkers?: number;
+  /** Volunteers' sockets at a time; who comes beyond is told to come back later. Needs as many open files. */
+  readonly maxVolunteers?: number;
   /** Uploads are refused when they would leave less than this free on the disk; 256 MB by default. */
   readonly minFreeBytes?: number;
   /** How long the bytes of an upload are kept after its round has ended; 24 h by default. Hash and sidecar stay for good. */
@@ -102,6 +106,14 @@ export interface RunningServer {
   reloadCertificate(): Promise<void>;
   close(): Promise<void>;
 }
+
+const MOST_VOLUNTEERS = 15_000;
+/** Volunteers beyond the limit are told to come back after so many milliseconds, and up to twice as many. */
+const FULL_RETRY_MS = 15_000;
+/** Connections that wait to be accepted: thousands may come back in one second. The system's own limit may be lower. */
+const BACKLOG = 4_096;
+/** A connection that enters no namespace by then is closed, in milliseconds. */
+const ENTER_WITHIN_MS = 20_000;
 
 const TICK_MS = 200;
 /** A longer silence of the event loop was a sleep of the machine, which counts for nobody. */
@@ -216,6 +228,11 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     alerts.watch.start();
     const meter = (run: () => string | undefined) =>
       metrics.meter(run, (runId, code) => alerts.watch.refused(runId, code));
+    const pressure = new Pressure(DEFAULT_PACE, monotonic);
+    closers.push(() => pressure.close());
+    const slowReaders = new SlowReaders((unread) =>
+      logger.warn({ unread }, 'a connection whose other side does not read was closed'),
+    );
     const app = await createHttp({
       metrics,
       registry,
@@ -240,8 +257,11 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
       logger,
       meter,
       monotonic,
+      pressure,
+      slowReaders,
     };
-    const sockets = createSockets(app, deps, { guard, alerts: alerts.center });
+    const { maxVolunteers = MOST_VOLUNTEERS } = options;
+    const sockets = createSockets(app, deps, { guard, alerts: alerts.center, maxVolunteers });
     closers.push(() => sockets.close());
     const port = await listen(app, options.port, options.host);
     closers.push(startTicking(registry, monotonic));
@@ -270,7 +290,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
 
 async function listen(app: FastifyInstance, port: number, host: string): Promise<number> {
   try {
-    await app.listen({ port, host });
+    await app.listen({ port, host, backlog: BACKLOG });
   } catch (cause) {
     if (systemCode(cause) !== 'EADDRINUSE' && systemCode(cause) !== 'EACCES') throw cause;
     throw new ServerError(
@@ -320,12 +340,19 @@ function startSweeping(registry: Registry, retentionMs: number, logger: Logger):
 function createSockets(
   app: FastifyInstance,
   deps: SocketDeps,
-  { guard, alerts }: { readonly guard: Guard; readonly alerts: AlertCenter },
+  {
+    guard,
+    alerts,
+    maxVolunteers,
+  }: { readonly guard: Guard; readonly alerts: AlertCenter; readonly maxVolunteers: number },
 ): { close(): Promise<void> } {
-  const { registry, logger } = deps;
+  const { registry, logger, monotonic, slowReaders } = deps;
   const io = new SocketServer(app.server, {
     serveClient: false,
     maxHttpBufferSize: MAX_MESSAGE_BYTES,
+    connectTimeout: ENTER_WITHIN_MS,
+    // A compressor a connection costs more memory than everything else of it; factors do not compress.
+    perMessageDeflate: false,
     allowRequest: (request, answer) => {
       const { host, origin } = request.headers;
       try {
@@ -338,16 +365,22 @@ function createSockets(
     },
     parser: BOUNDED_PARSER,
   });
+  io.engine.on('connection', (connection: Socket['conn']) => slowReaders.watch(connection));
   const volunteers = io.of(NAMESPACES.volunteer);
   const admins = io.of(NAMESPACES.admin);
-  const throttle = new Throttle(NOTICE_EVERY_MS, (error) => logger.error({ err: error }, 'a notice failed'));
-  const told = new Set<LiveRun>();
+  const onFailure = (error: unknown) => logger.error({ err: error }, 'a notice failed');
+  const throttle = new Throttle(NOTICE_EVERY_MS, onFailure);
+  const told = new Map<LiveRun, () => void>();
   const tell = () => {
     for (const run of registry.all()) {
       if (told.has(run)) continue;
-      told.add(run);
-      tellVolunteers(volunteers, run, throttle.later);
-      tellAdmins(admins, registry, run, throttle.later);
+      const stops = [
+        tellVolunteers(volunteers, run, throttle.later, { monotonic, onFailure }),
+        tellAdmins(admins, registry, run, throttle.later),
+      ];
+      told.set(run, () => {
+        for (const stop of stops) stop();
+      });
     }
   };
   tell();
@@ -356,12 +389,14 @@ function createSockets(
     tellOverview(admins, registry, throttle.later);
   });
   for (const namespace of [volunteers, admins]) namespace.use(admitConnection(deps));
+  volunteers.use((_socket, next) => next(volunteers.sockets.size < maxVolunteers ? undefined : fullHouse()));
   alerts.onNews(() => tellOverview(admins, registry, throttle.later));
   volunteers.on('connection', (socket) => serveVolunteer(socket, deps));
   admins.on('connection', (socket) => serveAdmin(socket, deps));
   return {
     async close() {
       throttle.close();
+      for (const stop of told.values()) stop();
       const closed = io.close();
       // It waits for the HTTP server, which waits for connections that browsers keep open for more than a minute.
       app.server.closeAllConnections();
@@ -386,4 +421,16 @@ function admitConnection({ limits, addressOf: addressOfSocket }: SocketDeps) {
       setTimeout(() => socket.conn.close(), REFUSED_MS).unref();
     }
   };
+}
+
+/** Refusal of a connection to the namespace: Socket.IO passes `data` on to the client. */
+function fullHouse(): Error {
+  const refusal = new ProtocolError(
+    'overloaded',
+    'As many volunteers are connected as this server takes; come back later.',
+    {
+      retryAfterMs: Math.round(FULL_RETRY_MS * (1 + Math.random())),
+    },
+  );
+  return Object.assign(new Error(refusal.message), { data: refusal.toWire() });
 }

@@ -49,6 +49,27 @@ export const clientRowSchema = z.object({
 });
 export type ClientRow = z.infer<typeof clientRowSchema>;
 
+/** How many clients are in each state. */
+export const clientCountsSchema = z.record(clientStateSchema, countSchema);
+export type ClientCounts = z.infer<typeof clientCountsSchema>;
+
+/** A page of the device table. */
+export const clientQuerySchema = z.object({
+  runId: idSchema,
+  /** Words that must all be in the row's name, id, device, state, task or reason; `rank 8` finds a rank. */
+  query: z.string().max(200).default(''),
+  /** Only clients in this state; null: in any. */
+  state: clientStateSchema.nullable().default(null),
+  sort: z.enum(['device', 'rank', 'state', 'step', 'speed', 'loss', 'seen', 'reason']).default('state'),
+  descending: z.boolean().default(false),
+  offset: countSchema.default(0),
+  limit: z.int().min(1).max(500).default(100),
+});
+export type ClientQuery = z.infer<typeof clientQuerySchema>;
+/** `total`: rows that match, of which `rows` are the ones asked for. */
+export const clientPageSchema = z.object({ total: countSchema, rows: z.array(clientRowSchema) });
+export type ClientPage = z.infer<typeof clientPageSchema>;
+
 /** One accepted or quarantined upload of a committed round. */
 export const contributionSchema = z.object({
   clientId: idSchema,
@@ -127,7 +148,10 @@ export type LogLine = z.infer<typeof logLineSchema>;
 export const runSnapshotSchema = z.object({
   run: runViewSchema,
   round: roundViewSchema,
+  /** Those here first, then those who left; at most 200 of them. The others: `admin:clients`. */
   clients: z.array(clientRowSchema),
+  /** Of all clients, shown or not. */
+  clientCounts: clientCountsSchema,
   rounds: z.array(roundRecordSchema),
   /** Held-out loss of the base model by task; null until evaluated. */
   baseLoss: z.record(z.string(), lossSchema).nullable(),
@@ -221,6 +245,7 @@ export const ADMIN_REQUESTS = {
   'admin:overview': { role: 'viewer', payload: nothing, reply: overviewSchema },
   'admin:create': { role: 'operator', payload: runSettingsSchema, reply: runViewSchema },
   'admin:watch': { role: 'viewer', payload: ofRun, reply: runSnapshotSchema },
+  'admin:clients': { role: 'viewer', payload: clientQuerySchema, reply: clientPageSchema },
   'admin:start': { role: 'operator', payload: ofRun, reply: runViewSchema },
   'admin:pause': { role: 'operator', payload: command, reply: runViewSchema },
   'admin:close-round': { role: 'operator', payload: command, reply: runViewSchema },

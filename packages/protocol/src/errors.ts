@@ -49,7 +49,7 @@ export const ERROR_CODES = {
   'evaluation-refused': 'no such evaluation job, or the reporter may not evaluate',
   'not-found': 'no such file or page',
   'rate-limited': 'too many messages or bytes at once',
-  overloaded: 'the server has more to do than it can take now',
+  overloaded: 'the server has more to do than it can in time; come back after `retryAfterMs`',
   'index-away': 'the index of past work cannot be reached now',
   'storage-full': 'the server has no room for this',
   'server-stopping': 'the server is being stopped; come back after the time it names',

@@ -1,12 +1,12 @@
 // The model's files of a run, fetched while the snapshot tells how far it is.
 import type { RunView } from '@weft/protocol';
-import type { RunFiles } from './files.ts';
+import type { VolunteerFiles } from './files.ts';
 import type { ModelFiles } from './ports.ts';
 import type { StateHolder } from './state.ts';
 
 /** Shows manifest and progress in `holder`. Rejects as RunFiles does, or with the signal's reason. */
 export async function fetchModel(
-  files: RunFiles,
+  files: VolunteerFiles,
   holder: StateHolder,
   run: RunView,
   signal: AbortSignal,

@@ -34,6 +34,9 @@ export interface Fetching {
   onBytes(bytes: number): void;
 }
 
+/** The files of a run as a session asks for them: {@link RunFiles}, or what the load tool's sessions share. */
+export type VolunteerFiles = Pick<RunFiles, 'manifest' | 'model' | 'rows' | 'blob'>;
+
 /** Times a piece is fetched anew after it came with other bytes than announced. */
 const MOST_BAD_PIECES = 2;
 

@@ -2,6 +2,7 @@
 export { systemClock } from './clock.ts';
 export * from './errors.ts';
 export * from './evaluator.ts';
+export { RunFiles, type VolunteerFiles } from './files.ts';
 export * from './http-downloads.ts';
 export * from './identity.ts';
 export type { LineOptions } from './line.ts';

@@ -190,9 +190,10 @@ export class Line {
   async rest(error: unknown, attempt: number, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
     const { clock, random } = this.#options;
-    // A broken line may stay broken for hours; what the server answers eight times is its answer.
-    const endless = error instanceof TransportError && error.code === 'disconnected';
-    if (!isPassing(error) || (!endless && attempt + 1 >= MOST_ATTEMPTS)) throw error;
+    if (!isPassing(error)) throw error;
+    // A broken line may stay broken for hours, a storm outlast eight answers; what else is answered eight times is so.
+    const endless = error.code === 'disconnected' || error.code === 'overloaded';
+    if (!endless && attempt + 1 >= MOST_ATTEMPTS) throw error;
     const asked = error instanceof ProtocolError ? error.retryAfterMs : undefined;
     const jitter = asked === undefined ? 0 : Math.round(asked * 0.25 * random());
     await sleep(clock, asked === undefined ? backoffMs(Math.min(attempt, 5), random) : asked + jitter, signal);

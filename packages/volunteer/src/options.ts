@@ -1,5 +1,6 @@
 // What a session is made from: its ports, and what its owner chose.
 import type { DataChoice, Hello, OwnLimits } from '@weft/protocol';
+import type { VolunteerFiles } from './files.ts';
 import type { Clock, Downloads, Identities, Storage, Trainer, Transport } from './ports.ts';
 
 /** What to train on. Own rows (JSONL text) are used here and never sent. */
@@ -11,6 +12,8 @@ export interface SessionOptions {
   readonly transport: Transport;
   readonly downloads: Downloads;
   readonly storage: Storage;
+  /** Files shared with other sessions of this process, in the place of downloads and storage of its own. */
+  readonly files?: VolunteerFiles;
   readonly trainer: Trainer;
   /** Opens a trainer on a fresh device after the GPU was lost or full. Without it the session ends there. */
   readonly reopenTrainer?: () => Promise<Trainer>;

@@ -4,7 +4,7 @@ import type { Lease, Manifest, Progress, Receipt, RoundView } from '@weft/protoc
 import type { Condition } from './clock.ts';
 import { SessionError } from './errors.ts';
 import { checkSide, checkStart, checkUpdate } from './factors.ts';
-import type { RunFiles } from './files.ts';
+import type { VolunteerFiles } from './files.ts';
 import type { Line } from './line.ts';
 import type { Clock, ModelFiles, StepReport, Trainer, TrainingJob, TrainingResult } from './ports.ts';
 import type { SessionState, StateHolder } from './state.ts';
@@ -13,7 +13,7 @@ import { leasedSentence } from './words.ts';
 
 export interface RoundContext {
   readonly line: Line;
-  readonly files: RunFiles;
+  readonly files: VolunteerFiles;
   readonly trainer: Trainer;
   readonly clock: Clock;
   readonly holder: StateHolder;

@@ -9,7 +9,7 @@ import { Device } from './device.ts';
 import { codeOf, messageOf, SessionError } from './errors.ts';
 import { leaveRound, releaseLease } from './farewell.ts';
 import { fetchModel } from './fetch-model.ts';
-import { RunFiles } from './files.ts';
+import { RunFiles, type VolunteerFiles } from './files.ts';
 import { asLeaseLost, LeaseKeeper, LeaseLost } from './lease-keeper.ts';
 import { type Admission, Line } from './line.ts';
 import { followRun } from './notices.ts';
@@ -41,7 +41,7 @@ export class VolunteerSession {
   /** Poked whenever something changes that somebody may wait for. */
   readonly #condition = new Condition();
   readonly #random: () => number;
-  readonly #files: RunFiles;
+  readonly #files: VolunteerFiles;
   readonly #device: Device;
   /** Aborted by close(). */
   readonly #closing = new AbortController();
@@ -73,7 +73,7 @@ export class VolunteerSession {
     this.#data = data;
     this.#holder = new StateHolder(initialState(ownLimits, shownData(data, null)));
     const onRetry = (error: Error | null) => this.#interrupted(error);
-    this.#files = new RunFiles({ downloads, storage, clock, random: this.#random, onRetry });
+    this.#files = options.files ?? new RunFiles({ downloads, storage, clock, random: this.#random, onRetry });
   }
 
   get state(): SessionState {

@@ -1,6 +1,13 @@
 // The protocol over a Socket.IO client socket, which is passed in: the tab and the command line bring their own. Replies
 // and notices are checked against their schemas here, so nothing behind this line handles unchecked data.
-import { ackSchema, ProtocolError, parseMessage, VOLUNTEER_NOTICES, VOLUNTEER_REQUESTS } from '@weft/protocol';
+import {
+  ackSchema,
+  ProtocolError,
+  parseMessage,
+  VOLUNTEER_NOTICES,
+  VOLUNTEER_REQUESTS,
+  wireErrorSchema,
+} from '@weft/protocol';
 import { backoffMs } from './clock.ts';
 import { messageOf, TransportError } from './errors.ts';
 import type {
@@ -36,6 +43,25 @@ export interface SocketTransportOptions {
 
 const ACK_TIMEOUT_MS = 20_000;
 
+/**
+ * How a Socket.IO client is to come back after a broken line: doubling up to 10 s, each wait off by up to a half, so that
+ * thousands who lost the server together do not return together. Spread into the options of `io(…)`.
+ */
+export const RECONNECTION = {
+  reconnectionDelay: 1_000,
+  reconnectionDelayMax: 10_000,
+  randomizationFactor: 0.5,
+} as const;
+
+/** A connection that held this long counts as one: waits between attempts start short again after it. */
+const SETTLED_MS = 10_000;
+
+/** The time a server that refused a connection asks for; 0 where it asks for none. */
+function retryAfterOf(error: unknown): number {
+  const refusal = wireErrorSchema.safeParse(error instanceof Error && 'data' in error ? error.data : null);
+  return refusal.success ? (refusal.data.retryAfterMs ?? 0) : 0;
+}
+
 /** A transport on a socket of the volunteers' namespace (`${url}/volunteer`). Closing it disconnects the socket. */
 export function socketTransport(socket: SocketLike, options: SocketTransportOptions): Transport {
   const { clock, onInvalidNotice, ackTimeoutMs = ACK_TIMEOUT_MS, random = Math.random } = options;
@@ -43,15 +69,16 @@ export function socketTransport(socket: SocketLike, options: SocketTransportOpti
   const subscriptions: (() => void)[] = [];
   let closed = false;
   let attempts = 0;
+  let connectedAt = 0;
   let cancelReconnect: (() => void) | null = null;
 
   const tell = (connected: boolean, reason: string | null) => {
     for (const listener of [...listeners]) listener({ connected, reason });
   };
   // Socket.IO comes back by itself after a broken line, not after the server hung up or refused the handshake.
-  const reconnectIfLeftAlone = () => {
+  const reconnectIfLeftAlone = (askedMs = 0) => {
     if (closed || socket.active || cancelReconnect) return;
-    cancelReconnect = clock.after(backoffMs(attempts++, random), () => {
+    cancelReconnect = clock.after(Math.max(askedMs, backoffMs(attempts++, random)), () => {
       cancelReconnect = null;
       if (!closed) socket.connect();
     });
@@ -62,16 +89,18 @@ export function socketTransport(socket: SocketLike, options: SocketTransportOpti
   };
   subscriptions.push(
     listen('connect', () => {
-      attempts = 0;
+      connectedAt = clock.now();
       tell(true, null);
     }),
     listen('disconnect', (reason) => {
+      // A server that hangs up at once, again and again, is not to be asked once a second.
+      if (clock.now() - connectedAt >= SETTLED_MS) attempts = 0;
       tell(false, String(reason));
       reconnectIfLeftAlone();
     }),
     listen('connect_error', (error) => {
       tell(false, messageOf(error));
-      reconnectIfLeftAlone();
+      reconnectIfLeftAlone(retryAfterOf(error));
     }),
   );
 

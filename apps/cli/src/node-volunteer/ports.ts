@@ -6,6 +6,7 @@ import {
   type Downloads,
   httpDownloads,
   type Identities,
+  RECONNECTION,
   type Storage,
   socketTransport,
   systemClock,
@@ -53,6 +54,7 @@ export async function openNodePorts(options: NodePortOptions): Promise<NodePorts
     const clock = systemClock();
     const socket = io(`${origin}${NAMESPACES.volunteer}`, {
       transports: ['websocket', 'polling'],
+      ...RECONNECTION,
       tryAllTransports: true,
     });
     return {

@@ -47,9 +47,16 @@ export const sparseStage = (
 /** Start weights of a version are kept under this: one for each grant, or one for all where updates are sparse. */
 export const startKey = (sparse: SparseSpec | null, grant: Grant): string => (sparse ? 'sparse' : grantKey(grant));
 
+const keys = new WeakMap<Grant, string>();
+
 /** Equal for equal grants; safe as a file's name. */
-export const grantKey = (grant: Grant): string =>
-  createHash('sha256').update(canonicalJson(grant)).digest('hex').slice(0, 32);
+export function grantKey(grant: Grant): string {
+  const known = keys.get(grant);
+  if (known !== undefined) return known;
+  const key = createHash('sha256').update(canonicalJson(grant)).digest('hex').slice(0, 32);
+  keys.set(grant, key);
+  return key;
+}
 
 /** Bytes of the float32 factors of a grant, without the file's header. */
 export function factorBytes(grant: Grant, matrices: readonly Matrix[]): number {

@@ -9,9 +9,15 @@ import type { RunContext } from './run-context.ts';
 
 type LeaseContext = Pick<RunContext, 'definition' | 'store' | 'blobs' | 'globals' | 'matrices' | 'merger' | 'timing'>;
 
+/** Far more than the ranks and versions of the rounds in progress. */
+const MOST_REMEMBERED = 256;
+
 export class LeaseMaker {
   readonly #context: LeaseContext;
   readonly #globalOf: (version: number) => BlobReference | null;
+  /** What is kept of a version, by version and key: thousands ask for the same few. */
+  readonly #made = new Map<string, BlobReference>();
+  readonly #grants = new Map<number, Grant>();
   /** Start weights being made, so that many clients of one rank wait for one piece of work. */
   readonly #making = new Map<string, Promise<BlobReference>>();
 
@@ -31,7 +37,11 @@ export class LeaseMaker {
   }
 
   grantOf(rank: number): Grant {
-    return makeGrant(this.#context.definition.settings, this.#context.matrices, rank);
+    const known = this.#grants.get(rank);
+    if (known) return known;
+    const grant = makeGrant(this.#context.definition.settings, this.#context.matrices, rank);
+    this.#grants.set(rank, grant);
+    return grant;
   }
 
   async make(entry: LeaseEntry): Promise<Lease> {
@@ -80,9 +90,13 @@ export class LeaseMaker {
     const { store, blobs, definition } = this.#context;
     const sparse = sparseStage(definition.settings, version);
     const key = part === 'start' ? startKey(sparse, grant) : `${grantKey(grant)}.${part}`;
-    const kept = store.readStart(version, key);
-    if (kept && blobs.has(kept.sha256)) return Promise.resolve(kept);
     const name = `${version}/${key}`;
+    const kept = this.#made.get(name) ?? store.readStart(version, key);
+    if (kept && blobs.has(kept.sha256)) {
+      if (this.#made.size >= MOST_REMEMBERED) this.#made.clear();
+      this.#made.set(name, kept);
+      return Promise.resolve(kept);
+    }
     const making =
       this.#making.get(name) ?? this.#make(part, version, grant, key).finally(() => this.#making.delete(name));
     this.#making.set(name, making);

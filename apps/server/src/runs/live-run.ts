@@ -1,6 +1,8 @@
 // One run as the rest of the server sees it: views, the operator's commands, evaluations, exports; what its volunteers ask for
 // is passed on to participation.ts, and both stand on run-driver.ts, which keeps the round going.
 import {
+  type ClientPage,
+  type ClientQuery,
   type EvaluationJob,
   type EvaluationResult,
   type LogLine,
@@ -22,7 +24,6 @@ import { type ExportWish, evaluationJob, exportSource } from './export.ts';
 import { Participation } from './participation.ts';
 import type { RunContext, RunListener } from './run-context.ts';
 import { RunDriver } from './run-driver.ts';
-import { withBans } from './views.ts';
 
 /** What the operator may ask of a run. */
 export type RunCommand = Extract<
@@ -116,11 +117,17 @@ export class LiveRun {
     return {
       run: this.view(),
       round: this.roundView(),
-      clients: withBans(this.#driver.clients.rows(this.#driver.state), this.#context.bans),
+      clients: this.#driver.clients.rows(this.#driver.state),
+      clientCounts: this.#driver.clients.counts(this.#driver.state),
       rounds: this.records(),
       baseLoss: this.#driver.evaluations.lossOf(0),
       log: this.#driver.journal.lines(),
     };
+  }
+
+  /** A page of the device table. */
+  clients(query: ClientQuery): ClientPage {
+    return this.#driver.clients.query(this.#driver.state, query);
   }
 
   manifest(): Manifest {

@@ -11,7 +11,7 @@ import {
   type RoundView,
   type UploadBegin,
 } from '@weft/protocol';
-import { lateEntryOf, leaseOf, liveLeaseOf } from '../coordinator/derive.ts';
+import { lateEntryOf, leaseOf } from '../coordinator/derive.ts';
 import type { LeaseEntry } from '../coordinator/types.ts';
 import { Deliveries } from '../ingest/deliveries.ts';
 import { checkJoin, RELEASE_REASONS } from './admission.ts';
@@ -33,22 +33,31 @@ export class Participation {
 
   connected(clientId: string, name: string | null, volunteers: boolean): void {
     this.#driver.clients.connected(clientId, name, volunteers);
-    this.#driver.dispatch({ type: 'present', count: this.#driver.clients.present() });
+    this.#presentChanged();
+  }
+
+  /** Only where the cohort waits for all who are here does their number decide anything; elsewhere it is shown. */
+  #presentChanged(): void {
+    const { state, clients } = this.#driver;
+    if (state.policy.deterministic) this.#driver.dispatch({ type: 'present', count: clients.present() });
+    else this.#driver.changed();
   }
 
   /** A lease outlives its socket: the volunteer may come back before it runs out. */
   disconnected(clientId: string): void {
     if (this.#driver.clients.disconnected(clientId)) {
       this.#driver.evaluations.release(clientId);
-      this.#driver.dispatch({ type: 'withdraw', clientId });
+      if (this.#driver.state.wishes.some((wish) => wish.clientId === clientId)) {
+        this.#driver.dispatch({ type: 'withdraw', clientId });
+      }
     }
-    this.#driver.dispatch({ type: 'present', count: this.#driver.clients.present() });
+    this.#presentChanged();
   }
 
   /** Any frame of a client is a sign of life of its lease. */
   sawFrame(clientId: string): void {
     this.#driver.clients.seen(clientId);
-    const lease = liveLeaseOf(this.#driver.state, clientId);
+    const lease = this.#driver.liveLeaseOf(clientId);
     if (lease) this.#driver.leaseClock.renew(lease.leaseId);
   }
 
@@ -63,14 +72,14 @@ export class Participation {
     const own = join.data.kind === 'own';
     const task = join.data.kind === 'task' ? join.data.task : null;
     this.#driver.clients.proposed(clientId, join.device, rank);
-    const held = liveLeaseOf(this.#driver.state, clientId);
+    const held = this.#driver.liveLeaseOf(clientId);
     const sameWish = held && held.rank === rank && held.own === own && (task === null || task === held.task);
     if (!sameWish) {
       if (held) this.#driver.lost(held.leaseId, RELEASE_REASONS['rank-changed']);
       const leaseId = randomBytes(12).toString('hex');
       this.#driver.ask({ leaseId, clientId, key: this.#keyOf(clientId), rank, task, own });
     }
-    const entry = liveLeaseOf(this.#driver.state, clientId);
+    const entry = this.#driver.liveLeaseOf(clientId);
     if (entry) return { status: 'leased', lease: await this.#driver.makeLease(entry) };
     return {
       status: 'waiting',
@@ -87,7 +96,7 @@ export class Participation {
 
   /** Gives up the wish to train, and the lease if there is one. */
   leave(clientId: string): void {
-    const lease = liveLeaseOf(this.#driver.state, clientId);
+    const lease = this.#driver.liveLeaseOf(clientId);
     if (lease) this.#driver.lost(lease.leaseId, RELEASE_REASONS.stopped);
     this.#driver.dispatch({ type: 'withdraw', clientId });
   }
@@ -104,7 +113,7 @@ export class Participation {
   }
 
   release(clientId: string, leaseId: string, reason: ReleaseReason): void {
-    const lease = liveLeaseOf(this.#driver.state, clientId);
+    const lease = this.#driver.liveLeaseOf(clientId);
     if (lease?.leaseId === leaseId) this.#driver.lost(leaseId, RELEASE_REASONS[reason]);
   }
 
@@ -132,9 +141,9 @@ export class Participation {
 
   /** Ends what a banned client does here; its upload of the round in progress is quarantined at the merge. */
   ban(clientId: string, reason: string): void {
-    const { clients, state } = this.#driver;
+    const { clients } = this.#driver;
     if (!clients.has(clientId)) return;
-    const lease = liveLeaseOf(state, clientId);
+    const lease = this.#driver.liveLeaseOf(clientId);
     this.#driver.log('warning', `${this.#driver.label(clientId)} was banned. ${reason}`);
     if (lease) this.#driver.lost(lease.leaseId, `Banned: ${reason}`);
     this.#driver.dispatch({ type: 'withdraw', clientId });

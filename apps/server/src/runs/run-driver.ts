@@ -2,7 +2,7 @@
 // carries out its effects. What volunteers ask for is participation.ts; transport, timers, merging and files are passed in.
 import { setTimeout as pause } from 'node:timers/promises';
 import type { AlertKind, Lease, LogLine, RoundRecord, RoundView, RunView } from '@weft/protocol';
-import { lateEntryOf, leaseOf, leasesOfMerge } from '../coordinator/derive.ts';
+import { lateEntryOf, leaseOf, leasesOfMerge, liveLeaseOf } from '../coordinator/derive.ts';
 import { initialState, step } from '../coordinator/machine.ts';
 import type {
   Effect,
@@ -53,6 +53,7 @@ export class RunDriver {
   readonly #machineJournal: MachineJournal;
   /** Events that could not be acted on because the disk is full; tried again as time passes. */
   readonly #postponed: MachineEvent[] = [];
+  #shown: { readonly state: MachineState; readonly view: RoundView } | null = null;
   /** The client whose lease goes into the answer to its question, not into a notice. */
   #asking: string | null = null;
   #closed = false;
@@ -69,7 +70,7 @@ export class RunDriver {
     this.#background = new Background((error) => {
       if (!this.#closed) this.journal.failure(error, 'work of a run failed');
     });
-    this.clients = new Clients(context.monotonic);
+    this.clients = new Clients(context.monotonic, (clientId) => context.bans.of(clientId)?.reason ?? null);
     this.evaluations = new Evaluations(store, this.runId, definition.settings.tasks, context.monotonic);
     this.archive = new Archive(store);
     this.leases = new LeaseMaker(context, (version) => this.archive.globalOf(version));
@@ -99,7 +100,8 @@ export class RunDriver {
       if (ended?.global) this.#committed(ended);
     }
     for (const lease of this.#state.leases) {
-      if (lease.state === 'live') this.leaseClock.start(lease.leaseId, this.#context.timing.leaseMs);
+      // Which tabs were hidden is not known any more, and thousands need a while to come back: the longer time for all.
+      if (lease.state === 'live') this.leaseClock.start(lease.leaseId, this.#context.timing.hiddenLeaseMs);
     }
     if (this.#state.phase !== 'idle') this.dispatch({ type: 'resumed' });
   }
@@ -122,12 +124,22 @@ export class RunDriver {
     return this.hasLiveLease(leaseId) || lateEntryOf(this.#state, leaseId)?.arrived === false;
   }
 
+  /** The client's live lease. */
+  liveLeaseOf(clientId: string): LeaseEntry | undefined {
+    return liveLeaseOf(this.#state, clientId);
+  }
+
   view(): RunView {
     return runView(this.#context, this.#state, this.outcome());
   }
 
   roundView(): RoundView {
-    return roundView(this.runId, this.#state, this.clients.present());
+    const here = this.clients.present();
+    // Thousands are told the same thing: with every heartbeat, and when they connect.
+    if (this.#shown?.state !== this.#state || this.#shown.view.here !== here) {
+      this.#shown = { state: this.#state, view: roundView(this.runId, this.#state, here) };
+    }
+    return this.#shown.view;
   }
 
   records(): RoundRecord[] {
@@ -135,6 +147,7 @@ export class RunDriver {
   }
 
   outcome(): string | null {
+    if (this.#state.run !== 'completed' && this.#state.run !== 'stopped') return null;
     return outcomeOf(this.#state, this.records(), this.evaluations.lossOf(0));
   }
 

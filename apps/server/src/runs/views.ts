@@ -1,7 +1,6 @@
 // What people are told of a run, derived from its state: views, reasons, the closing sentence. Pure.
 import { sideRank, strategyByName } from '@weft/flexlora';
-import type { ClientRow, RoundRecord, RoundView, RunView } from '@weft/protocol';
-import type { Bans } from '../auth/bans.ts';
+import type { RoundRecord, RoundView, RunView } from '@weft/protocol';
 import { countLeases, hasDelivered, minimumFor, plural } from '../coordinator/derive.ts';
 import type { MachineState } from '../coordinator/types.ts';
 import { stateRankOf } from './grants.ts';
@@ -107,13 +106,6 @@ export function outcomeOf(
   }
   return `${parts.join('; ')}.`;
 }
-
-/** Rows of the device table, which say who is banned and why. */
-export const withBans = (rows: ClientRow[], bans: Bans): ClientRow[] =>
-  rows.map((row) => {
-    const ban = bans.of(row.clientId);
-    return ban ? { ...row, state: 'banned', reason: ban.reason } : row;
-  });
 
 export function runView(
   { definition, manifest, signer }: Pick<RunContext, 'definition' | 'manifest' | 'signer'>,

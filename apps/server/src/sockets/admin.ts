@@ -7,6 +7,7 @@ import type { LiveRun } from '../runs/live-run.ts';
 import type { Registry } from '../runs/registry.ts';
 import { DEFAULT_RATE, RateLimit } from './rate.ts';
 import { type Handlers, serveRequests, toProtocolError } from './serve.ts';
+import { UNREAD_OPERATOR_BYTES } from './slow-readers.ts';
 import { checkVersion, type SocketDeps } from './volunteer.ts';
 
 /** A socket that may not speak is closed after this many milliseconds. */
@@ -109,7 +110,8 @@ function recorded(
   return Object.fromEntries(entries) as Handlers<typeof ADMIN_REQUESTS>;
 }
 
-export function serveAdmin(socket: Socket, { registry, access, invites, logger, monotonic }: SocketDeps): void {
+export function serveAdmin(socket: Socket, deps: SocketDeps): void {
+  const { registry, access, invites, logger, monotonic, slowReaders } = deps;
   let refusal: ProtocolError | null = null;
   let credential = '';
   try {
@@ -135,6 +137,7 @@ export function serveAdmin(socket: Socket, { registry, access, invites, logger, 
       await socket.join(watchRoom(run));
       return run.snapshot();
     },
+    'admin:clients': (query) => registry.get(query.runId).clients(query),
     'admin:start': ({ runId }) => registry.get(runId).command({ type: 'start' }),
     'admin:pause': ({ runId, reason }) => registry.get(runId).command({ type: 'pause', reason }),
     'admin:close-round': ({ runId, reason }) => registry.get(runId).command({ type: 'close-round', reason }),
@@ -199,6 +202,7 @@ export function serveAdmin(socket: Socket, { registry, access, invites, logger, 
     socket.on('disconnect', () => clearTimeout(timer));
     return;
   }
+  slowReaders.allow(socket.conn, UNREAD_OPERATOR_BYTES);
   // Who only listens must stop hearing too.
   const look = () => {
     if (access.find(credential) === null) close();

@@ -27,6 +27,9 @@ export interface ServeOptions {
   readonly answered?: (event: string, code: string | null, ms: number, bytes: number) => void;
 }
 
+/** Requests one socket may have unanswered; what waits for merges, disks and checks is bounded by it. */
+const MOST_UNANSWERED = 64;
+
 type Reply = (ack: Ack<unknown>) => void;
 
 const isReply = (value: unknown): value is Reply => typeof value === 'function';
@@ -47,9 +50,15 @@ export function serveRequests<R extends Requests>(
   handlers: Handlers<R>,
   options: ServeOptions,
 ): void {
+  let unanswered = 0;
   const answer = async (event: unknown, payload: unknown): Promise<unknown> => {
     options.rate.take(sizeOf(payload));
     if (typeof event !== 'string') throw new ProtocolError('unknown-event', 'A message begins with its name.');
+    if (unanswered > MOST_UNANSWERED) {
+      throw new ProtocolError('rate-limited', `At most ${MOST_UNANSWERED} requests may wait for their answers.`, {
+        retryAfterMs: 500,
+      });
+    }
     const request = Object.hasOwn(requests, event) ? requests[event] : undefined;
     const handler = handlers[event];
     if (!request || !handler) {
@@ -71,12 +80,15 @@ export function serveRequests<R extends Requests>(
         performance.now() - startedAt,
         sizeOf(payload),
       );
+    unanswered += 1;
     answer(event, payload).then(
       (value) => {
+        unanswered -= 1;
         reply?.({ ok: true, value });
         answered(null);
       },
       (error: unknown) => {
+        unanswered -= 1;
         if (!(error instanceof ProtocolError) || error.code === 'internal') options.onFailure(event, error);
         const told = toProtocolError(error);
         reply?.({ ok: false, error: told.toWire() });

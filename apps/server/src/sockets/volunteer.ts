@@ -16,14 +16,22 @@ import type { PeerLimits } from '../auth/limits.ts';
 import type { AnswerMeter } from '../http/metrics.ts';
 import type { LiveRun } from '../runs/live-run.ts';
 import type { Registry } from '../runs/registry.ts';
+import type { Pressure } from './pressure.ts';
 import { DEFAULT_RATE, RateLimit } from './rate.ts';
+import { RoundNews } from './round-news.ts';
 import { type Handlers, serveRequests } from './serve.ts';
+import type { SlowReaders } from './slow-readers.ts';
+import { DEFAULT_SWEEP, Sweep } from './sweep.ts';
 
 /** Chunks a socket may have unanswered: what the protocol allows, and as many again for a client that resends. */
 const CHUNKS_HELD = 2 * MAX_CHUNKS_IN_FLIGHT;
 
 /** A socket of a banned client is closed after this many milliseconds. */
 const BANNED_MS = 5_000;
+/** A volunteer's socket that has not proved who it is by then is closed, in milliseconds: longer than anybody is told to wait. */
+const PROVE_WITHIN_MS = 120_000;
+/** Answers to challenges a socket may get wrong. */
+const MOST_BAD_SIGNATURES = 3;
 
 export interface SocketDeps {
   readonly registry: Registry;
@@ -36,6 +44,8 @@ export interface SocketDeps {
   /** Counts one volunteer's messages; `run` once it is known. */
   readonly meter: (run: () => string | undefined) => AnswerMeter;
   readonly monotonic: () => number;
+  readonly pressure: Pressure;
+  readonly slowReaders: SlowReaders;
 }
 
 interface Greeted {
@@ -82,8 +92,14 @@ export function tellVolunteers(
   namespace: Namespace,
   run: LiveRun,
   later: (key: string, work: () => void) => void,
+  { monotonic, onFailure }: { monotonic: () => number; onFailure: (error: unknown) => void },
 ): () => void {
-  return run.listen({
+  const sweepOf = (event: 'round:state' | 'run:state', payload: () => unknown) =>
+    new Sweep({ namespace, room: runRoom(run), event, payload }, DEFAULT_SWEEP, onFailure);
+  const rounds = sweepOf('round:state', () => run.roundView());
+  const runs = sweepOf('run:state', () => run.view());
+  const news = new RoundNews(monotonic);
+  const stop = run.listen({
     granted: (clientId, lease) => notify(namespace, clientRoom(run, clientId), 'lease:granted', lease),
     revoked: (clientId, leaseId, reason, lateMs) =>
       notify(namespace, clientRoom(run, clientId), 'lease:revoked', { leaseId, reason, lateMs }),
@@ -91,20 +107,32 @@ export function tellVolunteers(
     banned: (clientId) => {
       setTimeout(() => namespace.in(clientRoom(run, clientId)).disconnectSockets(true), BANNED_MS).unref();
     },
-    changed: () => later(`round:${run.runId}`, () => notify(namespace, runRoom(run), 'round:state', run.roundView())),
-    runChanged: () => notify(namespace, runRoom(run), 'run:state', run.view()),
+    changed: () =>
+      later(`round:${run.runId}`, () => {
+        const kind = news.of(run.roundView());
+        if (kind !== null) rounds.tell(kind === 'urgent');
+      }),
+    runChanged: () => runs.tell(true),
     evaluationAvailable: (version) =>
       notify(namespace, evaluatorRoom(run), 'evaluation:available', { runId: run.runId, version }),
   });
+  return () => {
+    stop();
+    rounds.close();
+    runs.close();
+  };
 }
 
 /** Serves one volunteer's socket. */
 export function serveVolunteer(socket: Socket, deps: SocketDeps): void {
   const { registry, access, invites, limits, logger, meter, monotonic } = deps;
+  const { pace } = deps.pressure;
   let greeted: Greeted | null = null;
   let proved: (Greeted & { readonly clientId: string }) | null = null;
   let chunks = 0;
   const address = deps.addressOf(socket);
+  let badSignatures = 0;
+  const idle = setTimeout(() => socket.disconnect(true), PROVE_WITHIN_MS);
 
   const client = () => {
     if (!proved) {
@@ -136,6 +164,7 @@ export function serveVolunteer(socket: Socket, deps: SocketDeps): void {
       limits.hello(address);
       const operator = hello.operatorToken !== null;
       if (hello.operatorToken !== null) access.check(hello.operatorToken, 'operator');
+      else if (!greeted) pace.take();
       const run = hello.runId === null ? registry.newest() : registry.get(hello.runId);
       const challenge = makeChallenge();
       greeted = {
@@ -152,10 +181,19 @@ export function serveVolunteer(socket: Socket, deps: SocketDeps): void {
       const asked = greeted;
       // A challenge is good for one answer.
       greeted = null;
-      checkSignature(publicKey, asked.challenge, signature);
+      await pace
+        .check(() => checkSignature(publicKey, asked.challenge, signature))
+        .catch((error: unknown) => {
+          const isWrong = error instanceof ProtocolError && error.code === 'bad-signature';
+          if (isWrong && ++badSignatures >= MOST_BAD_SIGNATURES) setImmediate(() => socket.disconnect(true));
+          throw error;
+        });
+      // Nobody is here any more who could be counted as such.
+      if (socket.disconnected) throw new ProtocolError('out-of-order', 'The connection broke during the handshake.');
       const clientId = clientIdOf(publicKey);
       registry.bans.check({ clientId, address });
       registry.bans.sawAddress(clientId, address);
+      clearTimeout(idle);
       const { run, operator } = asked;
       if (run.settings.admission === 'invited' && !operator) invites.admit(run.runId, clientId, asked.invite);
       proved = { ...asked, clientId };
@@ -225,5 +263,8 @@ export function serveVolunteer(socket: Socket, deps: SocketDeps): void {
       ),
     answered: meter(() => proved?.run.runId).answered,
   });
-  socket.on('disconnect', () => proved?.run.volunteers.disconnected(proved.clientId));
+  socket.on('disconnect', () => {
+    clearTimeout(idle);
+    proved?.run.volunteers.disconnected(proved.clientId);
+  });
 }

@@ -6,6 +6,7 @@ import {
   codeOf,
   httpDownloads,
   messageOf,
+  RECONNECTION,
   type SessionData,
   type SessionState,
   socketTransport,
@@ -109,6 +110,7 @@ export class Tab implements WorkerApi {
     const clock = systemClock();
     const socket = io(`${location.origin}${NAMESPACES.volunteer}`, {
       transports: ['websocket', 'polling'],
+      ...RECONNECTION,
       tryAllTransports: true,
     });
     const transport = socketTransport(socket, {
