@@ -39,7 +39,9 @@ export interface LoadProcess {
 
 /** Starts `weft load URL …args`; its progress goes line by line to `say`. */
 export function startLoad(url: string, args: readonly string[], say: (line: string) => void): LoadProcess {
-  const child = spawn(process.execPath, [weftPath(), 'load', url, '--json', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(process.execPath, [weftPath(), 'load', url, '--json', ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
   let out = '';
   const lines: string[] = [];
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
