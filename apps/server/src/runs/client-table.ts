@@ -5,8 +5,22 @@ import {
   type ClientRow,
   type ClientState,
   clientStateSchema,
+  type Progress,
 } from '@weft/protocol';
-import type { Client } from './clients.ts';
+
+export interface Client {
+  readonly clientId: string;
+  name: string | null;
+  device: string;
+  /** Open sockets: two tabs may share a key. */
+  sockets: number;
+  /** Counts as a volunteer; an evaluator does not. */
+  volunteers: boolean;
+  lastSeen: number;
+  rank: number | null;
+  progress: Progress | null;
+  uploadBytes: number | null;
+}
 
 /** Those here first, by id; then those who left, latest first. */
 export const rowOrder = (a: Client, b: Client): number =>

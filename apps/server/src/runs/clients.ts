@@ -3,26 +3,12 @@
 import type { ClientCounts, ClientQuery, ClientRow, ClientState, DeviceReport, Progress } from '@weft/protocol';
 import { latestLeaseOf } from '../coordinator/derive.ts';
 import type { LeaseEntry, MachineState } from '../coordinator/types.ts';
-import { countsOf, rowOrder, rowsMatching } from './client-table.ts';
+import { type Client, countsOf, rowOrder, rowsMatching } from './client-table.ts';
 
 /** Rows kept of clients that have gone. */
 const GONE_KEPT = 200;
 /** Rows a snapshot carries. */
 export const SNAPSHOT_ROWS = 200;
-
-export interface Client {
-  readonly clientId: string;
-  name: string | null;
-  device: string;
-  /** Open sockets: two tabs may share a key. */
-  sockets: number;
-  /** Counts as a volunteer; an evaluator does not. */
-  volunteers: boolean;
-  lastSeen: number;
-  rank: number | null;
-  progress: Progress | null;
-  uploadBytes: number | null;
-}
 
 function describeDevice(device: DeviceReport): string {
   const { description, device: chip, architecture, vendor, software } = device.adapter;
