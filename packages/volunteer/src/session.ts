@@ -1,22 +1,20 @@
 // One volunteer's session: what the tab, the command line, the fleet and the load tool run. Decides what comes next and
-// what an error means; the handshake (line.ts), files, queue, leases, rounds and uploads are rooms of their own. Everything
-// that touches the outside is passed in (ports.ts).
+// what an error means; handshake (line.ts), files, queue, a lease's turn (turns.ts) and uploads are rooms of their own.
+// Everything that touches the outside is passed in (ports.ts).
 import { parseDataLines } from '@weft/formats';
-import type { ForgetReply, Lease, OwnLimits, Receipt, ReleaseReason, RoundView } from '@weft/protocol';
+import type { ForgetReply, Lease, OwnLimits, ReleaseReason, RoundView } from '@weft/protocol';
 import { ProtocolError } from '@weft/protocol';
-import { abortable, Condition, sleep } from './clock.ts';
+import { abortable, Condition } from './clock.ts';
 import { Device } from './device.ts';
-import { codeOf, messageOf, SessionError } from './errors.ts';
+import { SessionError } from './errors.ts';
 import { leaveRound, releaseLease } from './farewell.ts';
 import { fetchModel } from './fetch-model.ts';
 import { RunFiles, type VolunteerFiles } from './files.ts';
-import { asLeaseLost, LeaseKeeper, LeaseLost } from './lease-keeper.ts';
 import { type Admission, Line } from './line.ts';
 import { followRun } from './notices.ts';
 import { choiceOf, type SessionData, type SessionOptions, shownData } from './options.ts';
 import { obtainLease } from './place.ts';
 import type { Clock, ModelFiles } from './ports.ts';
-import { emptyProgress, playRound } from './round.ts';
 import {
   faultOf,
   initialState,
@@ -26,12 +24,10 @@ import {
   StateHolder,
   type StateListener,
   withoutReceipt,
-  withReceipt,
 } from './state.ts';
+import { Turns } from './turns.ts';
 import { hasEnded, stoppedSentence, waitingSentence } from './words.ts';
 
-/** Rounds in a row that may fail on this device before the session gives up. */
-const MOST_FAILED_ROUNDS = 2;
 /** How long the notice of a run's end may lag behind the refusal to join it. */
 const END_NOTICE_MS = 5_000;
 
@@ -43,6 +39,7 @@ export class VolunteerSession {
   readonly #random: () => number;
   readonly #files: VolunteerFiles;
   readonly #device: Device;
+  readonly #turns: Turns;
   /** Aborted by close(). */
   readonly #closing = new AbortController();
   readonly #unsubscribe: (() => void)[] = [];
@@ -55,15 +52,11 @@ export class VolunteerSession {
   #work: AbortController | null = null;
   /** The last stop's words to the server. Never rejects. */
   #leaving: Promise<void> = Promise.resolve();
-  #keeper: LeaseKeeper | null = null;
   /** A lease that came by notice, not taken up yet. */
   #granted: Lease | null = null;
   #wishChanged = false;
   /** Whether limits or device have changed since the trainer was asked. */
   #proposalStale = true;
-  #uploadStartedAt = 0;
-  #uploadMs = 0;
-  #failedRounds = 0;
 
   constructor(options: SessionOptions) {
     this.#options = options;
@@ -74,6 +67,19 @@ export class VolunteerSession {
     this.#holder = new StateHolder(initialState(ownLimits, shownData(data, null)));
     const onRetry = (error: Error | null) => this.#interrupted(error);
     this.#files = options.files ?? new RunFiles({ downloads, storage, clock, random: this.#random, onRetry });
+    this.#turns = new Turns({
+      files: this.#files,
+      device: this.#device,
+      holder: this.#holder,
+      condition: this.#condition,
+      clock,
+      hidden: () => options.hidden?.() ?? false,
+      onRound: (round) => this.#sawRound(round),
+      release: (leaseId, reason) => this.#release(leaseId, reason),
+      onRecovery: () => {
+        this.#proposalStale = true;
+      },
+    });
   }
 
   get state(): SessionState {
@@ -114,7 +120,7 @@ export class VolunteerSession {
   #setPaused(paused: boolean): void {
     if (this.state.paused === paused) return;
     this.#holder.setPaused(paused);
-    this.#keeper?.beat();
+    this.#turns.beat();
     this.#condition.poke();
   }
 
@@ -180,7 +186,7 @@ export class VolunteerSession {
 
   /** To be called when the tab is hidden or shown: tells the server at once, which sets the lease's length by it. */
   visibilityChanged(): void {
-    this.#keeper?.beat();
+    this.#turns.beat();
   }
 
   /** Ends everything and frees connection and GPU. A lease is given back as 'page-closed'. */
@@ -258,7 +264,7 @@ export class VolunteerSession {
         },
         revoked: ({ leaseId, reason, lateMs }) => {
           if (this.#granted?.leaseId === leaseId) this.#granted = null;
-          this.#keeper?.revoked(leaseId, reason, lateMs);
+          this.#turns.revoked(leaseId, reason, lateMs);
         },
       }),
     );
@@ -268,7 +274,7 @@ export class VolunteerSession {
     const { error } = this.state;
     this.#holder.update({ clientId, run, connected: true, error: error?.retrying ? null : error });
     this.#sawRound(round);
-    this.#keeper?.beat();
+    this.#turns.beat();
   }
 
   /** Said at once: a session that is paused asks the server for nothing, and would not learn of it. */
@@ -311,7 +317,7 @@ export class VolunteerSession {
     const work = new AbortController();
     this.#work = work;
     const signal = AbortSignal.any([work.signal, this.#closing.signal]);
-    this.#failedRounds = 0;
+    this.#turns.startOver();
     this.#holder.update({ finishing: false, outcome: null });
     try {
       await abortable(this.prepare(), signal);
@@ -394,98 +400,12 @@ export class VolunteerSession {
     if (run) this.#holder.update({ waitingFor: waitingSentence(run, round, reason) });
   }
 
-  async #play(lease: Lease, signal: AbortSignal): Promise<void> {
-    const { clock, hidden } = this.#options;
+  #play(lease: Lease, signal: AbortSignal): Promise<void> {
     const { manifest } = this.state;
-    if (!manifest || !this.#model)
-      throw new SessionError('closed', 'The session is not prepared; call prepare() first.');
-    const lost = new AbortController();
-    const both = AbortSignal.any([signal, lost.signal]);
-    this.#holder.update({ lease, waitingFor: null, data: { ...this.state.data, task: lease.task } });
-    const line = this.#line();
-    const keeper = new LeaseKeeper({
-      line,
-      lease,
-      clock,
-      status: () => ({
-        hidden: hidden?.() ?? false,
-        paused: this.state.paused,
-        progress: this.state.progress ?? emptyProgress(lease),
-      }),
-      onRound: (round) => this.#sawRound(round),
-      onLate: (note) => this.#holder.update({ note }),
-      onLost: (loss) => lost.abort(loss),
-    });
-    this.#keeper = keeper;
-    try {
-      const receipt = await playRound({
-        line,
-        files: this.#files,
-        trainer: this.#device.trainer,
-        clock,
-        holder: this.#holder,
-        condition: this.#condition,
-        manifest,
-        model: this.#model,
-        lease,
-        ownRows: this.#data.kind === 'own' ? this.#data.rows : null,
-        signal: both,
-        onStage: () => this.#stageChanged(),
-        whenRunning: () => this.#whenRunning(both),
-        lateUntil: () => keeper.lateUntil,
-        uploadReserveMs: 2 * this.#uploadMs,
-      });
-      this.#delivered(receipt);
-    } catch (error) {
-      // From here on the lease is given up; a heartbeat would only renew it.
-      keeper.close();
-      await this.#roundFailed(lease, error, signal);
-    } finally {
-      keeper.close();
-      this.#keeper = null;
-      this.#holder.update({ lease: null, upload: null, download: null });
-    }
-  }
-
-  #stageChanged(): void {
-    if (this.state.progress?.stage === 'uploading') this.#uploadStartedAt = this.#options.clock.now();
-    this.#keeper?.beat();
-  }
-
-  #delivered(receipt: Receipt): void {
-    this.#uploadMs = this.#options.clock.now() - this.#uploadStartedAt;
-    this.#failedRounds = 0;
-    this.#holder.update(withReceipt(this.state, receipt));
-  }
-
-  /** Gives the lease back under the right name; throws unless there is another round to try. */
-  async #roundFailed(lease: Lease, error: unknown, signal: AbortSignal): Promise<void> {
-    // stop() releases by itself.
-    signal.throwIfAborted();
-    const loss = error instanceof LeaseLost ? error : asLeaseLost(error);
-    if (loss) {
-      this.#holder.update({
-        note: `Round ${lease.round} went on without this update. ${loss.message}`,
-        progress: null,
-      });
-      return;
-    }
-    const code = codeOf(error);
-    if (code === 'device-lost' || code === 'out-of-memory') {
-      await this.#release(lease.leaseId, code);
-      const ranks = this.state.run?.settings.ranks ?? [];
-      this.#proposalStale = true;
-      const note = await this.#device.recover(code, lease.grant.rank, ranks, error);
-      this.#holder.update({ note, progress: null });
-      return;
-    }
-    await this.#release(lease.leaseId, code.startsWith('data-') ? 'data' : 'failed');
-    const mayPass = code === 'diverged' || (error instanceof ProtocolError && code.startsWith('upload-'));
-    this.#failedRounds += 1;
-    if (!mayPass || this.#failedRounds >= MOST_FAILED_ROUNDS) throw error;
-    this.#holder.update({ note: messageOf(error), progress: null });
-    // The server may offer the place again at once; a moment's rest keeps a failing device from spinning.
-    await sleep(this.#options.clock, lease.heartbeatMs, signal);
+    const model = this.#model;
+    if (!manifest || !model) throw new SessionError('closed', 'The session is not prepared; call prepare() first.');
+    const ownRows = this.#data.kind === 'own' ? this.#data.rows : null;
+    return this.#turns.take({ line: this.#line(), lease, manifest, model, ownRows, signal });
   }
 
   #release(leaseId: string, reason: ReleaseReason): Promise<void> {

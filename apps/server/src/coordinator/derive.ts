@@ -150,3 +150,6 @@ export function versionsInUse({ version, leases, late, merge }: MachineState): R
 
 /** `n upload` or `n uploads`. */
 export const plural = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? '' : 's'}`;
+
+/** What somebody wrote, with a full stop unless it ends with a mark of its own. */
+export const asSentence = (text: string): string => (/[.!?]$/.test(text) ? text : `${text}.`);

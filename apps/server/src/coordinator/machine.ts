@@ -4,6 +4,7 @@
 // buffered run selects nobody, and merges a full buffer beside the training of the next (docs/decisions/0010).
 import type { Phase } from '@weft/protocol';
 import {
+  asSentence,
   choose,
   countLeases,
   hasDelivered,
@@ -58,7 +59,7 @@ const isOpen = (phase: Phase): boolean => phase === 'selecting' || phase === 'tr
 
 /** `what` the operator did, with the reason given. */
 const byOperator = (what: string, reason: string | null | undefined): string =>
-  reason ? `The operator ${what}: ${/[.!?]$/.test(reason) ? reason : `${reason}.`}` : `The operator ${what}.`;
+  asSentence(reason ? `The operator ${what}: ${reason}` : `The operator ${what}`);
 
 /** What each event does to the state. */
 class Round extends Draft {

@@ -144,7 +144,7 @@ export class Participation {
     const { clients } = this.#driver;
     if (!clients.has(clientId)) return;
     const lease = this.#driver.liveLeaseOf(clientId);
-    this.#driver.log('warning', `${this.#driver.label(clientId)} was banned. ${reason}`);
+    this.#driver.log('warning', `${this.#driver.label(clientId)} was banned: ${reason}`);
     if (lease) this.#driver.lost(lease.leaseId, `Banned: ${reason}`);
     this.#driver.dispatch({ type: 'withdraw', clientId });
     this.#driver.banned(clientId, lease?.leaseId ?? null, `Banned: ${reason}`);

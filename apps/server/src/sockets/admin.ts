@@ -3,6 +3,7 @@
 import { type Actor, ADMIN_REQUESTS, adminAuthSchema, ProtocolError, parseMessage } from '@weft/protocol';
 import type { Logger } from 'pino';
 import type { Namespace, Socket } from 'socket.io';
+import { asSentence } from '../coordinator/derive.ts';
 import type { LiveRun } from '../runs/live-run.ts';
 import type { Registry } from '../runs/registry.ts';
 import { DEFAULT_RATE, RateLimit } from './rate.ts';
@@ -78,12 +79,8 @@ function record(
 ): void {
   parts.logger.info({ event, by: by.name, role: by.role, session: by.sessionId, run: runId }, 'an admin’s command');
   if (runId === null || event.startsWith('admin:invite')) return;
-  parts.registry
-    .get(runId)
-    .log(
-      'info',
-      `${by.name} ${DEEDS[event] ?? `asked for ${event.replace('admin:', '')}`}${parts.reason ? `: ${parts.reason}` : '.'}`,
-    );
+  const deed = `${by.name} ${DEEDS[event] ?? `asked for ${event.replace('admin:', '')}`}`;
+  parts.registry.get(runId).log('info', asSentence(parts.reason ? `${deed}: ${parts.reason}` : deed));
 }
 
 /** Every command of an operator or owner, recorded once it is carried out. */
