@@ -1,13 +1,14 @@
 // The upload path at full speed: a round whose volunteers all deliver, beside a bare Socket.IO sink that is sent the same by
 // the same client processes, by turns in one run. Ours checks, hashes and flushes every upload; the sink does nothing.
-import { type ChildProcess, fork, spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { createReadStream, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Receipt } from '@weft/protocol';
-import { assetPath, entryPath, weftPath } from '../entry.ts';
+import { forkBuilt, nextMessage } from '../child.ts';
+import { assetPath, weftPath } from '../entry.ts';
 import type { Trial } from '../figure.ts';
 import type { Answer, Order } from '../ingest/clients.ts';
 import { Admin } from '../peers.ts';
@@ -72,11 +73,11 @@ async function makeModel(folder: string, layers: number): Promise<string> {
 }
 
 class Clients {
-  readonly #child: ChildProcess = fork(entryPath('ingest-clients'));
+  readonly #child: ChildProcess = forkBuilt('ingest-clients');
 
   async tell(order: Order): Promise<Exclude<Answer, { failed: string }>> {
     this.#child.send(order);
-    const [answer] = (await once(this.#child, 'message')) as [Answer];
+    const answer = (await nextMessage(this.#child)) as Answer;
     if ('failed' in answer) throw new Error(`A client process failed at "${order.do}": ${answer.failed}`);
     return answer;
   }
@@ -152,9 +153,9 @@ export const ingest: Trial<IngestOptions> = async (options, say) => {
 
     const legs: Record<'bare' | 'ours' | 'flushing', Leg[]> = { bare: [], ours: [], flushing: [] };
     const sink = async (turn: number, flushTo: string | null): Promise<Leg> => {
-      const child = fork(entryPath('ingest-sink'), flushTo ? [flushTo] : []);
+      const child = forkBuilt('ingest-sink', flushTo ? [flushTo] : []);
       try {
-        const [url] = (await once(child, 'message')) as [string];
+        const url = (await nextMessage(child)) as string;
         for (const each of clients) await each.tell({ do: 'connect', sink: url });
         return await leg('sink', turn, flushTo ? 'sink that flushes' : 'bare sink', child.pid ?? 0);
       } finally {
