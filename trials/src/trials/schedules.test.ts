@@ -2,7 +2,9 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { passed } from '../figure.ts';
-import { play, schedule, schedules } from './schedules.ts';
+import { schedule } from '../schedules/draw.ts';
+import { play } from '../schedules/player.ts';
+import { schedules } from './schedules.ts';
 
 it('random schedules leave no round stuck and no count wrong', async () => {
   const said: string[] = [];
@@ -11,7 +13,8 @@ it('random schedules leave no round stuck and no count wrong', async () => {
   expect(passed(result)).toBe(true);
   expect(result.detail.events).toBeGreaterThan(10_000);
   // Schedules come to all they are drawn for.
-  for (const times of Object.values(result.detail.reached as Record<string, number>)) expect(times).toBeGreaterThan(5);
+  const reached = Object.entries(result.detail.reached as Record<string, number>);
+  expect(reached.filter(([, times]) => times <= 5)).toEqual([]);
 });
 
 it('shrinks what goes wrong', () => {

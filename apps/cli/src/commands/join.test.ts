@@ -1,6 +1,6 @@
 // `weft join` against the real server with the real trainer: three volunteers of three ranks and an evaluator in one
 // process, on a tiny real model; then how it stops, and how it fails.
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -201,12 +201,22 @@ describe('weft join', () => {
     writeFileSync(join(stateDir('g'), 'volunteer.lock'), '999999999');
     await expect(join1('g', { run: 'no-such-run' })).rejects.toMatchObject({ code: 'unknown-run' });
     writeFileSync(join(stateDir('g'), 'volunteer-key.json'), '{}');
-    await expect(join1('g', {})).rejects.toMatchObject({ code: 'state-damaged' });
+    await expect(join1('g', {})).rejects.toMatchObject({
+      code: 'identity',
+      cause: { code: 'state-damaged', message: expect.stringContaining('volunteer-key.json') },
+    });
   });
 
   it('keeps its key to itself', () => {
-    const key = JSON.parse(readFileSync(join(stateDir('a'), 'volunteer-key.json'), 'utf8')) as { d?: string };
-    expect(typeof key.d).toBe('string');
+    const folder = join(stateDir('a'), 'keys', 'volunteer');
+    const files = readdirSync(folder);
+    expect(files.length).toBeGreaterThan(0);
+    for (const file of files) {
+      const key = JSON.parse(readFileSync(join(folder, file), 'utf8')) as { d?: string };
+      expect(typeof key.d).toBe('string');
+      // Nobody else of this machine reads it.
+      expect(statSync(join(folder, file)).mode & 0o077).toBe(0);
+    }
   });
 
   it.each([
