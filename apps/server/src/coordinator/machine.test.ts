@@ -355,7 +355,7 @@ describe('any schedule of events', () => {
 
   it('keeps counts that add up, legal phases, one live lease a client; and never gets stuck', () => {
     fc.assert(
-      fc.property(policies, fc.array(move, { maxLength: 120 }), (policy, moves) => {
+      fc.property(policies, fc.array(move, { maxLength: 120, size: 'max' }), (policy, moves) => {
         const round = new Round({ ...policy, ownFileMinimum: Math.min(5, policy.goal) }).feed({ type: 'start' });
         let serial = 0;
         let phase = 'idle';
