@@ -138,7 +138,7 @@ test('every state of both pages', async ({ browser }) => {
 
   await createRun(admin, { ...run, fields: { ...run.fields, Name: 'second thoughts' } });
   await admin.getByRole('button', { name: 'Start', exact: true }).click();
-  await admin.getByRole('button', { name: 'Stop' }).click();
+  await admin.getByRole('button', { name: 'Stop', exact: true }).click();
   await admin.getByRole('button', { name: 'Stop the run' }).click();
   await expect(admin.getByTestId('run-state')).toHaveText('stopped');
   await picture(admin, 'admin-stopped', LARGE);

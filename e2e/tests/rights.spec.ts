@@ -59,6 +59,7 @@ test('receipts, taking back, a ban and its end, being forgotten', async ({ brows
   for (const tab of [bo, cy]) await tab.page.getByRole('button', { name: 'Pause' }).click();
   await ada.page.getByRole('button', { name: 'Finish this round' }).click();
   await admin.getByRole('button', { name: 'Close round' }).click();
+  await admin.getByRole('button', { name: 'Close the round' }).click();
 
   const receipts = ada.page.getByTestId('see-receipts');
   await expect(receipts).toBeVisible({ timeout: 120_000 });

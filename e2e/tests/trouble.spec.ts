@@ -271,6 +271,7 @@ test.describe('with a run', () => {
     await expect(line).toHaveText('live');
 
     await admin.getByRole('button', { name: 'Pause', exact: true }).click();
+    await admin.getByRole('button', { name: 'Pause the run' }).click();
     await expect(status).toContainText('The operator has paused the run.');
     await expect(status).toContainText('you need not do anything');
     await expect(line).toHaveText('run paused');

@@ -303,6 +303,8 @@ export const roundViewSchema = z.object({
   /** 1 for the first round. */
   round: countSchema,
   phase: phaseSchema,
+  /** The earlier round that a buffered run merges while this one trains; null where there is none. */
+  mergingRound: countSchema.nullable().default(null),
   goal: countSchema,
   minimum: countSchema,
   /** Volunteers connected to this run, leased or not. */

@@ -15,6 +15,7 @@ export function roundView(runId: string, state: MachineState, here: number): Rou
     runId,
     round: Math.max(1, state.round),
     phase: state.phase,
+    mergingRound: state.merge?.round ?? null,
     goal: state.policy.goal,
     minimum,
     here,

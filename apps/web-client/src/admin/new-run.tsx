@@ -2,7 +2,15 @@
 import { type Signal, useSignal } from '@preact/signals';
 import { PROJECTIONS } from '@weft/protocol';
 import { useRef } from 'preact/hooks';
-import { type FormErrors, type FormValues, initialValues, readForm, SECTIONS, type TextField } from './run-form.ts';
+import {
+  type FormErrors,
+  type FormValues,
+  initialValues,
+  isShown,
+  readForm,
+  SECTIONS,
+  type TextField,
+} from './run-form.ts';
 import { busy, createRun, overview } from './store.ts';
 
 interface FieldProps {
@@ -58,9 +66,11 @@ export function NewRun() {
         {SECTIONS.map((section) => {
           const fields = (
             <div class="fields">
-              {section.fields.map((field) => (
-                <Field key={field.key} field={field} values={values} error={errors.value[field.key]} />
-              ))}
+              {section.fields
+                .filter((field) => isShown(field, values.value))
+                .map((field) => (
+                  <Field key={field.key} field={field} values={values} error={errors.value[field.key]} />
+                ))}
             </div>
           );
           if (section.advanced) {
@@ -215,6 +225,6 @@ function Several({ field, values, error }: FieldProps) {
 }
 
 function widthOf({ key, input }: TextField): string {
-  if (key === 'purpose' || key === 'strategy') return 'wide';
+  if (key === 'purpose' || key === 'strategy' || key === 'mode') return 'wide';
   return key === 'name' || key === 'operator' || input === 'ranks' ? 'half' : '';
 }

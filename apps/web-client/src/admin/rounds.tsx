@@ -1,6 +1,6 @@
 // The rounds so far, and two versions' losses side by side.
 import { useSignal } from '@preact/signals';
-import type { RoundRecord, RunSnapshot } from '@weft/protocol';
+import type { Contribution, RoundRecord, RunSnapshot } from '@weft/protocol';
 import { bytes, count, duration, loss, quantity, share, significant, UNKNOWN } from '../shared/format.ts';
 import { RankChip } from '../shared/rank.tsx';
 import { ScrollRegion } from '../shared/scroll-region.tsx';
@@ -64,9 +64,6 @@ function RoundRows({
   open: boolean;
   toggle: () => void;
 }) {
-  const merged = record.contributions.filter((each) => each.quarantined === null).length;
-  const held = record.contributions.length - merged;
-  const odd = record.contributions.filter((each) => each.outlier !== null).length;
   return (
     <>
       <tr data-testid="round-row" data-round={record.round} data-outcome={record.outcome}>
@@ -85,13 +82,14 @@ function RoundRows({
         <td>
           {record.outcome === 'committed'
             ? `version ${record.version}${sparse ? ', of sparse updates' : ''}`
-            : `abandoned: ${record.reason ?? 'no reason given'}`}
+            : 'abandoned'}
+          {record.reason !== null && (
+            <span class="quiet outcome-line" data-testid="round-outcome">
+              {record.reason}
+            </span>
+          )}
         </td>
-        <td class="numeric">
-          {merged}
-          {held > 0 && ` + ${held} quarantined`}
-          {odd > 0 && `, ${quantity(odd, 'outlier')}`}
-        </td>
+        <td class="numeric">{uploadsInWords(record)}</td>
         <td class="numeric">{loss(record.trainLoss)}</td>
         <td class="numeric">{loss(meanOf(record.heldOutLoss))}</td>
         <td class="numeric">{record.outcome === 'committed' ? duration(record.mergeMs) : '–'}</td>
@@ -138,7 +136,7 @@ function RoundRows({
   );
 }
 
-function ContributionRows({ contribution }: { contribution: RoundRecord['contributions'][number] }) {
+function ContributionRows({ contribution }: { contribution: Contribution }) {
   const {
     name,
     rank,
@@ -167,7 +165,13 @@ function ContributionRows({ contribution }: { contribution: RoundRecord['contrib
         <td class="numeric">
           {loss(firstLoss)} → {loss(lastLoss)}
         </td>
-        <td class="numeric">{contribution.quarantined === null ? share(weight) : 'quarantined'}</td>
+        <td class="numeric">
+          {contribution.quarantined !== null
+            ? 'quarantined'
+            : isOnlyCredited(contribution)
+              ? 'credited'
+              : share(weight)}
+        </td>
         <td class="numeric">{cosineToMean === null ? UNKNOWN : cosineToMean.toFixed(2)}</td>
         <td class="numeric">{changeNorm === null ? UNKNOWN : significant(changeNorm)}</td>
         <td class="numeric">{count(targetTokens)}</td>
@@ -184,9 +188,29 @@ function ContributionRows({ contribution }: { contribution: RoundRecord['contrib
   );
 }
 
+/** Late work that counts for its volunteer and has no part in the merge. */
+const isOnlyCredited = ({ quarantined, late, weight }: Contribution): boolean =>
+  quarantined === null && late !== null && weight === 0;
+
+/** How many uploads a round merged, and what became of the others. */
+export function uploadsInWords({ contributions }: RoundRecord): string {
+  const of = (wanted: (each: Contribution) => boolean) => contributions.filter(wanted).length;
+  const quarantined = of((each) => each.quarantined !== null);
+  const credited = of(isOnlyCredited);
+  const late = of((each) => each.late !== null && each.quarantined === null) - credited;
+  const odd = of((each) => each.outlier !== null);
+  return [
+    `${contributions.length - quarantined - credited}${quarantined > 0 ? ` + ${quarantined} quarantined` : ''}`,
+    ...(late > 0 ? [`${late} late`] : []),
+    ...(credited > 0 ? [`${credited} only credited`] : []),
+    ...(odd > 0 ? [quantity(odd, 'outlier')] : []),
+  ].join(', ');
+}
+
 /** What an admin should know of one upload. */
-export function remarksOn({ quarantined, clip, outlier }: RoundRecord['contributions'][number]): string {
+export function remarksOn({ quarantined, late, clip, outlier }: Contribution): string {
   const parts = [
+    ...(late === null ? [] : [`late: ${late.replace(/\.$/, '')}`]),
     ...(quarantined === null ? [] : [`quarantined: ${quarantined}`]),
     ...(clip < 1 ? [`change clipped to ${share(clip)} of its size`] : []),
     ...(outlier === null ? [] : [`outlier: ${outlier}`]),

@@ -1,6 +1,6 @@
 import { runSettingsSchema } from '@weft/protocol';
 import { describe, expect, it } from 'vitest';
-import { initialValues, readForm, SECTIONS } from './run-form.ts';
+import { initialValues, isShown, readForm, SECTIONS } from './run-form.ts';
 
 const good = { ...initialValues(['rooms', 'travel']), name: 'demo', purpose: 'Learn to answer.', operator: 'Ada' };
 const errorsOf = (changes: Record<string, string | boolean | string[]>) => {
@@ -47,7 +47,40 @@ describe('the new-run form', () => {
     expect(never).toMatchObject({ settings: { pruneGamma: 1 } });
   });
 
+  it('shows what only buffered runs have only there, and keeps defaults of what is hidden', () => {
+    const shown = (changes: Record<string, string>) =>
+      SECTIONS.flatMap((section) => section.fields)
+        .filter((field) => isShown(field, { ...good, ...changes }))
+        .map((field) => field.key);
+    expect(shown({})).toContain('selectionMs');
+    expect(shown({})).not.toContain('concurrency');
+    expect(shown({ mode: 'buffered' })).toContain('concurrency');
+    expect(shown({ mode: 'buffered' })).not.toContain('selectionMs');
+    const buffered = readForm({ ...good, mode: 'buffered', concurrency: '9', selectionMs: 'soon' });
+    expect(buffered).toMatchObject({ settings: { mode: 'buffered', concurrency: 9, selectionMs: 120_000 } });
+    expect(readForm({ ...good, mode: 'buffered' })).toMatchObject({ settings: { concurrency: null } });
+    // Typed before the mode was changed back.
+    expect(readForm({ ...good, concurrency: '9' })).toMatchObject({ settings: { concurrency: null } });
+    expect(readForm({ ...good, lateMs: '0', stalenessPower: '0', maxStaleness: '3', stratify: true })).toMatchObject({
+      settings: { lateMs: 0, stalenessPower: 0, maxStaleness: 3, stratify: true },
+    });
+  });
+
   it.each([
+    [
+      { mode: 'buffered', strategy: 'fedit', ranks: '8' },
+      {
+        mode: 'This must be synchronous: fedit merges no work that started from an older version; flexlora-carry, flexlora-frozen-tail, flora do.',
+      },
+    ],
+    [
+      { mode: 'buffered', deterministic: true },
+      {
+        deterministic: 'This must be off with the mode buffered: who is quicker decides what is merged together.',
+      },
+    ],
+    [{ mode: 'buffered', concurrency: 'all' }, { concurrency: 'A number is needed here.' }],
+    [{ lateMs: '-1' }, { lateMs: 'Must be at least 0 s.' }],
     [{ goal: '' }, { goal: 'A number is needed here.' }],
     [{ goal: 'four' }, { goal: 'A number is needed here.' }],
     [{ rounds: '2.5' }, { rounds: 'Must be a whole number.' }],

@@ -13,6 +13,8 @@ export interface TextField {
   /** May be left empty. */
   readonly optional?: boolean;
   readonly input: 'text' | 'number' | 'seconds' | 'ranks' | 'checkbox' | 'choice' | 'tasks' | 'targets';
+  /** Whether the setting means anything with what else is chosen; hidden, it keeps its default. */
+  readonly shown?: (values: FormValues) => boolean;
   readonly choices?: readonly (readonly [value: string, label: string])[];
 }
 
@@ -22,6 +24,8 @@ export interface Section {
   readonly advanced?: boolean;
   readonly fields: readonly TextField[];
 }
+
+const isBuffered = ({ mode }: FormValues): boolean => mode === 'buffered';
 
 export const SECTIONS: readonly Section[] = [
   {
@@ -105,12 +109,74 @@ export const SECTIONS: readonly Section[] = [
   {
     title: 'Rounds and cohort',
     fields: [
+      {
+        key: 'mode',
+        label: 'How rounds follow each other',
+        input: 'choice',
+        choices: [
+          ['synchronous', 'synchronous: a round selects, trains and is merged before the next one opens'],
+          ['buffered', 'buffered: each time the goal is reached what is in is merged, while the others train on'],
+        ],
+        hint: 'Buffered runs wait for nobody; they take strategies that merge work of an older version.',
+      },
       { key: 'rounds', label: 'Rounds', input: 'number' },
       { key: 'goal', label: 'Goal', unit: 'uploads', input: 'number', hint: 'Training ends when so many are in.' },
       { key: 'minimum', label: 'Minimum', unit: 'uploads', input: 'number', hint: 'Below it a round is abandoned.' },
-      { key: 'selectionMs', label: 'Selection ends after', unit: 's', input: 'seconds' },
-      { key: 'trainingMs', label: 'Training ends after', unit: 's', input: 'seconds' },
+      {
+        key: 'selectionMs',
+        label: 'Selection ends after',
+        unit: 's',
+        input: 'seconds',
+        shown: (values) => !isBuffered(values),
+      },
+      {
+        key: 'trainingMs',
+        label: 'Training ends after',
+        unit: 's',
+        input: 'seconds',
+        hint: 'In a buffered run: the time to reach the goal, else the minimum decides.',
+      },
       { key: 'mergingMs', label: 'Merging ends after', unit: 's', input: 'seconds' },
+      {
+        key: 'concurrency',
+        label: 'Devices at once',
+        unit: 'devices',
+        input: 'number',
+        optional: true,
+        shown: isBuffered,
+        hint: 'Who may train at the same time; 1.3 times the goal when empty.',
+      },
+      {
+        key: 'stratify',
+        label: 'Share the places over the ranks',
+        input: 'checkbox',
+        hint: 'So that quick devices cannot take them all. A place nobody of its rank has taken by half of the selection is free for all.',
+      },
+    ],
+  },
+  {
+    title: 'Late and stale work',
+    advanced: true,
+    fields: [
+      {
+        key: 'lateMs',
+        label: 'Late work is taken for',
+        unit: 's',
+        input: 'seconds',
+        hint: 'After its round. It is credited, and merged with the next round where the strategy can. 0: not taken.',
+      },
+      {
+        key: 'stalenessPower',
+        label: 'Discount of stale work',
+        input: 'number',
+        hint: 'a of the weight n·(1 + τ)^−a of work that started τ versions ago; 0 counts it like fresh work.',
+      },
+      {
+        key: 'maxStaleness',
+        label: 'Oldest work that is merged',
+        unit: 'versions old',
+        input: 'number',
+      },
     ],
   },
   {
@@ -232,17 +298,23 @@ export type FormErrors = Readonly<Record<string, string>>;
 
 const FIELDS = SECTIONS.flatMap((section) => section.fields);
 
-/** The form as it opens: the schema's defaults, and all tasks there are. */
-export function initialValues(tasks: readonly string[]): FormValues {
-  const defaults: Record<string, unknown> = runSettingsSchema.parse({
+/** The schema's defaults; what has none is only a place holder. */
+const defaults = (): Record<string, unknown> =>
+  runSettingsSchema.parse({
     name: 'run',
     purpose: 'purpose',
     operator: 'operator',
     ranks: [4, 8, 16],
     tasks: ['task'],
   });
+
+export const isShown = (field: TextField, values: FormValues): boolean => field.shown?.(values) ?? true;
+
+/** The form as it opens: the schema's defaults, and all tasks there are. */
+export function initialValues(tasks: readonly string[]): FormValues {
+  const byKey = defaults();
   const written = FIELDS.map((field): [string, string | boolean | readonly string[]] => {
-    const value = defaults[field.key];
+    const value = byKey[field.key];
     switch (field.input) {
       case 'checkbox':
         return [field.key, value === true];
@@ -285,7 +357,10 @@ function read(field: TextField, value: FormValues[string] | undefined): unknown 
 
 /** Settings where the form is right, else a message for each field at fault. */
 export function readForm(values: FormValues): { settings: RunSettingsInput } | { errors: FormErrors } {
-  const given = Object.fromEntries(FIELDS.map((field) => [field.key, read(field, values[field.key])]));
+  const byKey = defaults();
+  const given = Object.fromEntries(
+    FIELDS.map((field) => [field.key, isShown(field, values) ? read(field, values[field.key]) : byKey[field.key]]),
+  );
   const parsed = runSettingsSchema.safeParse(given);
   if (parsed.success) return { settings: parsed.data };
   const errors: Record<string, string> = {};

@@ -10,6 +10,7 @@ import { Invites } from './invites.tsx';
 import { Log } from './log.tsx';
 import { PhaseBar } from './phase-bar.tsx';
 import { Rounds } from './rounds.tsx';
+import { lateWorkInWords, roundsInWords } from './settings-words.ts';
 
 export function RunPane({ snapshot }: { snapshot: RunSnapshot }) {
   const { run, round, clients, rounds, log } = snapshot;
@@ -24,7 +25,7 @@ export function RunPane({ snapshot }: { snapshot: RunSnapshot }) {
             {quantity(run.settings.rounds, 'round')} committed · {run.settings.strategy} · {run.model.name}
           </p>
         </div>
-        <Commands run={run} round={round} />
+        <Commands key={run.runId} run={run} round={round} />
       </header>
       {run.outcome && (
         <p class="outcome" data-testid="outcome">
@@ -55,6 +56,8 @@ function Facts({ snapshot: { run } }: { snapshot: RunSnapshot }) {
     ['Purpose', settings.purpose],
     ['Run by', settings.operator],
     ['Model', `${run.model.name}, ${run.model.parameters.toLocaleString('en-US')} parameters, ${run.model.licence}`],
+    ['Rounds', roundsInWords(settings)],
+    ['Late work', lateWorkInWords(settings)],
     ['Tasks', settings.tasks.join(', ')],
     ['Ranks', settings.ranks.join(', ')],
     ['Adapted matrices', settings.targets.join(', ')],

@@ -218,17 +218,24 @@ export async function ask<E extends keyof AdminRequests>(
   }
 }
 
-export type Command = 'start' | 'pause' | 'close-round' | 'stop';
+/** The requests that steer a run, without their prefix. */
+export type Command = 'start' | 'pause' | 'extend' | 'close-round' | 'abort-round' | 'stop';
 
-export async function command(name: Command, runId: string): Promise<void> {
-  if (!connection) return;
+/** Returns false, with {@link problem} set, where the server refuses. */
+export async function command<N extends Command>(
+  name: N,
+  wish: z.input<AdminRequests[`admin:${N}`]['payload']>,
+): Promise<boolean> {
+  if (!connection) return false;
   busy.value = name;
   problem.value = null;
   try {
-    await connection.request(`admin:${name}`, { runId });
+    await connection.request(`admin:${name}`, wish);
     await watch();
+    return true;
   } catch (error) {
     problem.value = describeAdminError(error);
+    return false;
   } finally {
     busy.value = null;
   }

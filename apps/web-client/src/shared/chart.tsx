@@ -176,7 +176,7 @@ export function ChartFigure({
   return (
     <figure class="figure">
       <figcaption>
-        <h3>{spec.title}</h3>
+        <h2>{spec.title}</h2>
         <button
           type="button"
           class="button quiet small"

@@ -107,6 +107,7 @@ export class Coordinator {
       runId: run.runId,
       round: 1,
       phase: 'selecting',
+      mergingRound: null,
       goal: run.settings.goal,
       minimum: run.settings.minimum,
       here: 1,
