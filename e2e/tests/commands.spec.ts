@@ -1,5 +1,8 @@
-// Steering a run from the dashboard: reasons that stand with the round, questions before work is lost, more time, and a
-// buffered run made in the form and trained to its end.
+// Steering runs from the dashboard: reasons that stand with the round, questions before work is lost, more time, a buffered
+// run made in the form and trained to its end, alerts, and a table of more devices than a snapshot carries.
+import { spawn } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { expect, type Locator, type Page, test } from '@playwright/test';
 import { VolunteerTab } from '@weft/e2e/fleet';
 import { expectAccessible } from './support/accessible.ts';
@@ -8,6 +11,7 @@ import { WeftServer } from './support/weft-server.ts';
 
 test.describe.configure({ mode: 'serial' });
 
+const weft = join(import.meta.dirname, '..', '..', 'apps', 'cli', 'dist', 'weft.js');
 let server: WeftServer;
 
 test.beforeAll(async () => {
@@ -131,15 +135,68 @@ test('a buffered run from the form: refused where the strategy cannot, else trai
   await expect(page.locator('[data-stage]')).toHaveCount(3);
   await expectAccessible(page, 'a buffered run');
   const runId = /#run=(.+)$/.exec(page.url())?.[1] ?? '';
+  const alert = page.getByTestId('alert');
+  for (const round of [1, 2, 3]) {
+    await expect(page.getByTestId('round')).toHaveText(`Round ${round}`, { timeout: 60_000 });
+    await asked(page, 'Close round');
+    await page.getByRole('button', { name: 'Close the round' }).click();
+    await expect(page.locator(`[data-testid="round-row"][data-round="${round}"]`)).toBeVisible();
+  }
+  await expect(alert.filter({ hasText: 'buffered' })).toContainText('Rounds come to nothing in buffered');
+  await expectAccessible(page, 'an alert');
   const tabs = await Promise.all(
     ['ada', 'bo', 'cy'].map((name) => VolunteerTab.open(browser, `${server.url}/?run=${runId}`, { name, maxRank: 2 })),
   );
   await Promise.all(tabs.map((tab) => tab.whenReady()));
   await Promise.all(tabs.map((tab) => tab.start()));
   await expect(page.getByTestId('outcome')).toContainText('Committed 2 rounds', { timeout: 200_000 });
-  const row = page.locator('[data-testid="round-row"][data-round="1"]');
+  const row = page.locator('[data-testid="round-row"][data-outcome="committed"]').last();
+  await expect(alert.filter({ hasText: 'buffered' })).toHaveCount(0);
   await expect(row.getByTestId('round-outcome')).toContainText('Merged 3 uploads');
   await page.getByText('Settings of this run').click();
   await expect(page.getByText('2, buffered: goal 3, minimum 3, 4 devices at once')).toBeVisible();
   for (const tab of tabs) await tab.close();
+});
+
+test('more devices than a snapshot carries, and what the start found', async ({ page }) => {
+  await server.kill();
+  writeFileSync(join(server.dataDir, 'stray.0badcafe.tmp'), 'half');
+  await server.start();
+  await signIn(page, server);
+  await page.getByText('The last start repaired files').click();
+  await expect(page.getByTestId('findings')).toContainText('It found 1 half-written file in the data folder.');
+
+  await page.getByRole('link', { name: 'New run' }).click();
+  const fields = { ...FIELDS, Name: 'crowded', Rounds: '50', Goal: '200', Minimum: '200' };
+  await createRun(page, { fields, tasks: ['Travel'] });
+  await page.getByRole('button', { name: 'Start', exact: true }).click();
+  const runId = /#run=(.+)$/.exec(page.url())?.[1] ?? '';
+  const args = [weft, 'load', server.url, '--run', runId, '--volunteers', '230', '--think', '600', '--seconds', '60'];
+  const crowd = spawn(process.execPath, args, { stdio: 'ignore' });
+  try {
+    const rows = page.getByTestId('client');
+    await expect(page.getByTestId('device-count')).toHaveText('Rows 1 to 100 of 230 devices', { timeout: 60_000 });
+    await expect(rows).toHaveCount(100);
+    await expectAccessible(page, 'a crowded run');
+    const seen = await rows.first().getAttribute('data-client');
+    await page.getByRole('button', { name: 'Further rows' }).click();
+    await page.getByRole('button', { name: 'Further rows' }).click();
+    await expect(page.getByTestId('device-count')).toHaveText('Rows 201 to 230 of 230 devices');
+    await expect(rows).toHaveCount(30);
+    await expect(page.getByRole('button', { name: 'Further rows' })).toBeDisabled();
+    // A search looks at those that are on no page here, and begins at its first row.
+    await page.getByLabel('Filter devices').fill(seen ?? '');
+    await expect(page.getByTestId('device-count')).toHaveText('Rows 1 to 1 of 1 that match, of 230 devices');
+    await page.getByLabel('Filter devices').fill('nothing like it');
+    await expect(page.getByText('No device matches “nothing like it”.')).toBeVisible();
+    await page.getByLabel('Filter devices').fill('');
+    const training = page.getByRole('group', { name: 'Devices by state' }).getByRole('button', { name: /training$/ });
+    await training.click();
+    await expect(training).toHaveAttribute('aria-pressed', 'true');
+    await expect
+      .poll(() => rows.evaluateAll((all) => [...new Set(all.map((row) => row.getAttribute('data-state')))]))
+      .toEqual(['training']);
+  } finally {
+    crowd.kill('SIGINT');
+  }
 });

@@ -1,4 +1,7 @@
-// Paths of the HTTP side. Blobs answer Range requests and carry their SHA-256 as ETag; JSON errors are `{ error: WireError }`.
+// The HTTP side: its paths, and what `/healthz` says. Blobs answer Range requests and carry their SHA-256 as ETag; JSON errors are `{ error: WireError }`.
+import { z } from 'zod';
+import { countSchema } from './primitives.ts';
+
 export const ROUTES = {
   health: '/healthz',
   metrics: '/metrics',
@@ -22,3 +25,18 @@ export const ROUTES = {
   /** DELETE ends one. One's own needs no more than its token; others' an owner. */
   session: (sessionId: string) => `/api/sessions/${sessionId}`,
 } as const;
+
+/** Reply of `GET /healthz`, which needs no credential. */
+export const healthSchema = z.object({
+  status: z.literal('ok'),
+  runs: countSchema,
+  storage: z.object({
+    /** Bytes on the disk of the data folder; null where the system does not tell. */
+    freeBytes: countSchema.nullable(),
+    /** Whether uploads are refused for want of room. */
+    low: z.boolean(),
+    /** What the last start found half-written, lost or damaged: counts by kind. */
+    findings: z.record(z.string(), countSchema),
+  }),
+});
+export type Health = z.infer<typeof healthSchema>;

@@ -5,7 +5,15 @@ import { Readable } from 'node:stream';
 import helmet from '@fastify/helmet';
 import rateLimit from '@fastify/rate-limit';
 import statics from '@fastify/static';
-import { type ErrorCode, idSchema, ProtocolError, parseMessage, ROUTES, sha256Schema } from '@weft/protocol';
+import {
+  type ErrorCode,
+  type Health,
+  idSchema,
+  ProtocolError,
+  parseMessage,
+  ROUTES,
+  sha256Schema,
+} from '@weft/protocol';
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 import { z } from 'zod';
@@ -178,7 +186,7 @@ export async function createHttp(deps: HttpDeps): Promise<FastifyInstance> {
   addSessions(app, deps);
   addOperatorFiles(app, deps);
   const metrics = deps.metrics.registry;
-  app.get(ROUTES.health, () => ({ status: 'ok', runs: registry.all().length, storage: registry.storage() }));
+  app.get(ROUTES.health, (): Health => ({ status: 'ok', runs: registry.all().length, storage: registry.storage() }));
   app.get(ROUTES.metrics, async (_request, reply) => {
     const text = await metrics.metrics();
     return reply.type(metrics.contentType).send(text);

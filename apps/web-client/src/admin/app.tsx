@@ -3,6 +3,7 @@ import type { RunView } from '@weft/protocol';
 import { ProblemNote } from '../shared/note.tsx';
 import { ThemeSwitch } from '../shared/theme.tsx';
 import { Accounts } from './accounts.tsx';
+import { Alerts, Findings } from './alerts.tsx';
 import { NewRun } from './new-run.tsx';
 import { RunPane } from './run-pane.tsx';
 import { SignIn } from './sign-in.tsx';
@@ -20,6 +21,7 @@ export function App() {
           </p>
         )}
         {problem.value && <ProblemNote problem={problem.value} />}
+        <Alerts />
         <Pane />
       </main>
     </div>
@@ -64,6 +66,7 @@ const DOT: Record<RunView['state'], string> = {
 
 function Rail() {
   const { value } = place;
+  const alerts = overview.value?.alerts ?? [];
   return (
     <nav class="rail" aria-label="Runs">
       <header>
@@ -82,6 +85,7 @@ function Rail() {
                 {run.settings.name}
                 <small>
                   {run.state} · {run.roundsCommitted} of {run.settings.rounds} rounds
+                  {alerts.some((alert) => alert.run === run.runId) && <span class="alerted"> · alert</span>}
                 </small>
               </span>
             </a>
@@ -104,6 +108,7 @@ function Rail() {
           </li>
         )}
       </ul>
+      <Findings />
       {actor.value && (
         <p class="small quiet" data-testid="who">
           Signed in as <strong>{actor.value.name}</strong>, {actor.value.role}

@@ -1,37 +1,74 @@
-// The table of devices: sorted by a click on a column, filtered by words.
+// The table of devices: sorted by a click on a column, filtered by words. Here while the snapshot carries them all, else by the
+// server, a page at a time.
 import { useSignal } from '@preact/signals';
-import type { ClientRow, RunView } from '@weft/protocol';
+import type { ClientCounts, ClientRow, ClientState, RunView } from '@weft/protocol';
 import { ago, count, loss, quantity } from '../shared/format.ts';
 import { RankChip } from '../shared/rank.tsx';
 import { ScrollRegion } from '../shared/scroll-region.tsx';
 import { BanAction, BanList } from './bans.tsx';
+import { PAGE_ROWS, rowsInWords, statesIn, totalOf, useClientPage } from './device-pages.ts';
 import { arrange, COLUMNS, type Column, clientLabel, type Sorting } from './device-table.ts';
 import { inviteLink } from './invite.tsx';
+import { snapshotAt } from './store.ts';
 
-export function Devices({ clients, run }: { clients: readonly ClientRow[]; run: RunView }) {
+interface DevicesProps {
+  /** The rows of the snapshot: all of them, or the first few hundred. */
+  readonly clients: readonly ClientRow[];
+  /** Of all devices. */
+  readonly counts: ClientCounts;
+  readonly run: RunView;
+}
+
+export function Devices({ clients, counts, run }: DevicesProps) {
   const filter = useSignal('');
+  const state = useSignal<ClientState | null>(null);
+  const offset = useSignal(0);
   const sorting = useSignal<Sorting>({ key: 'state', descending: false });
-  const rows = arrange(clients, filter.value, sorting.value);
-  const sortBy = ({ key, numeric }: Column) => {
-    const { key: now, descending } = sorting.value;
-    sorting.value = { key, descending: now === key ? !descending : numeric && key !== 'seen' };
+  const total = totalOf(counts);
+  const many = total > clients.length;
+  const page = useClientPage(
+    many
+      ? {
+          runId: run.runId,
+          query: filter.value,
+          state: state.value,
+          sort: sorting.value.key,
+          descending: sorting.value.descending,
+          offset: offset.value,
+          limit: PAGE_ROWS,
+        }
+      : null,
+    snapshotAt.value,
+  );
+  const rows = many ? (page.value?.rows ?? clients.slice(0, PAGE_ROWS)) : arrange(clients, filter.value, sorting.value);
+  const matching = page.value?.total ?? total;
+  const narrow = (work: () => void) => {
+    work();
+    offset.value = 0;
   };
+  const sortBy = ({ key, numeric }: Column) =>
+    narrow(() => {
+      const { key: now, descending } = sorting.value;
+      sorting.value = { key, descending: now === key ? !descending : numeric && key !== 'seen' };
+    });
   const banned = clients.filter((row) => row.state === 'banned').length;
   if (clients.length === 0) return <BanList />;
   return (
     <section class="devices">
       <div class="section-head">
         <h2>Devices</h2>
-        <span class="quiet small">
-          {rows.length === clients.length
-            ? quantity(clients.length, 'device')
-            : `${rows.length} of ${quantity(clients.length, 'device')}`}
+        <span class="quiet small" data-testid="device-count">
+          {many
+            ? rowsInWords(offset.value, rows.length, matching, total)
+            : rows.length === clients.length
+              ? quantity(clients.length, 'device')
+              : `${rows.length} of ${quantity(clients.length, 'device')}`}
         </span>
         <span class="spacer" />
         <a class="small" href={inviteLink(run.runId)}>
           invite link
         </a>
-        {banned > 0 && (
+        {!many && banned > 0 && (
           <button
             type="button"
             class="button small"
@@ -47,12 +84,36 @@ export function Devices({ clients, run }: { clients: readonly ClientRow[]; run: 
           type="search"
           aria-label="Filter devices"
           placeholder="Filter: rank 8, training, …"
+          maxLength={200}
           value={filter.value}
           onInput={(event) => {
-            filter.value = event.currentTarget.value;
+            const { value } = event.currentTarget;
+            narrow(() => {
+              filter.value = value;
+            });
           }}
         />
       </div>
+      {many && (
+        <fieldset class="states">
+          <legend class="visually-hidden">Devices by state</legend>
+          {statesIn(counts).map(([name, devices]) => (
+            <button
+              key={name}
+              type="button"
+              class="button small"
+              aria-pressed={state.value === name}
+              onClick={() =>
+                narrow(() => {
+                  state.value = state.value === name ? null : name;
+                })
+              }
+            >
+              {count(devices)} {name}
+            </button>
+          ))}
+        </fieldset>
+      )}
       <ScrollRegion label="Devices">
         <table class="device-table">
           <thead>
@@ -86,13 +147,37 @@ export function Devices({ clients, run }: { clients: readonly ClientRow[]; run: 
             {rows.length === 0 && (
               <tr>
                 <td colSpan={COLUMNS.length + 1} class="quiet">
-                  No device matches “{filter.value}”.
+                  No device matches{filter.value.trim() === '' ? '' : ` “${filter.value}”`}.
                 </td>
               </tr>
             )}
           </tbody>
         </table>
       </ScrollRegion>
+      {many && matching > PAGE_ROWS && (
+        <div class="buttons pager">
+          <button
+            type="button"
+            class="button small"
+            disabled={offset.value === 0}
+            onClick={() => {
+              offset.value = Math.max(0, offset.value - PAGE_ROWS);
+            }}
+          >
+            Earlier rows
+          </button>
+          <button
+            type="button"
+            class="button small"
+            disabled={offset.value + PAGE_ROWS >= matching}
+            onClick={() => {
+              offset.value += PAGE_ROWS;
+            }}
+          >
+            Further rows
+          </button>
+        </div>
+      )}
       <BanList />
     </section>
   );

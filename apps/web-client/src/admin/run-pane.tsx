@@ -38,7 +38,7 @@ export function RunPane({ snapshot }: { snapshot: RunSnapshot }) {
         <Invite run={run} />
       )}
       <Charts snapshot={snapshot} />
-      <Devices clients={clients} run={run} />
+      <Devices key={`devices ${run.runId}`} clients={clients} counts={snapshot.clientCounts} run={run} />
       <div class="pair">
         <Rounds snapshot={snapshot} />
         <Adapters snapshot={snapshot} />

@@ -5,6 +5,10 @@ import {
   type Actor,
   type AdminRequests,
   type Ban,
+  type ClientPage,
+  type ClientQuery,
+  type Health,
+  healthSchema,
   type Overview,
   ProtocolError,
   ROUTES,
@@ -35,6 +39,8 @@ export const line = signal<LineState>('connecting');
 export const overview = signal<Overview | null>(null);
 /** Who is banned from this server, latest first. */
 export const bans = signal<readonly Ban[]>([]);
+/** What the server's last start found in its data folder: counts by kind. */
+export const findings = signal<Health['storage']['findings']>({});
 export const place = signal<Place>(placeOf(location.hash));
 export const snapshot = signal<RunSnapshot | null>(null);
 /** When {@link snapshot} came, on performance.now(): countdowns run on from there. */
@@ -146,6 +152,7 @@ function forget(): void {
   sessionStorage.removeItem(TOKEN_KEY);
   signedIn.value = 'no';
   overview.value = null;
+  findings.value = {};
   snapshot.value = null;
   problem.value = null;
 }
@@ -163,6 +170,7 @@ async function greet(): Promise<void> {
     setOverview(reply);
     bans.value = (await connection?.request('admin:bans', {}))?.bans ?? [];
     await watch();
+    await look();
   } catch (error) {
     const refused =
       error instanceof ProtocolError && (error.code === 'unauthorised' || error.code === 'protocol-version');
@@ -170,6 +178,13 @@ async function greet(): Promise<void> {
     if (refused) forget();
     problem.value = { ...describeAdminError(error), ...(hadSession && { remedy: null }) };
   }
+}
+
+/** Asks what the server's start found. It is another one after every interruption. */
+async function look(): Promise<void> {
+  const response = await fetch(ROUTES.health);
+  if (!response.ok) throw await failureOf(response, `GET ${ROUTES.health}`);
+  findings.value = healthSchema.parse(await response.json()).storage.findings;
 }
 
 function setOverview(next: Overview): void {
@@ -215,6 +230,17 @@ export async function ask<E extends keyof AdminRequests>(
     return null;
   } finally {
     busy.value = null;
+  }
+}
+
+/** A page of the device table, without the buttons waiting for it; null, with {@link problem} set, where it fails. */
+export async function clientsPage(wish: ClientQuery): Promise<ClientPage | null> {
+  if (!connection) return null;
+  try {
+    return await connection.request('admin:clients', wish);
+  } catch (error) {
+    problem.value = describeAdminError(error);
+    return null;
   }
 }
 
