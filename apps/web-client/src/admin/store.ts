@@ -41,7 +41,8 @@ export const overview = signal<Overview | null>(null);
 export const bans = signal<readonly Ban[]>([]);
 /** What the server's last start found in its data folder: counts by kind. */
 export const findings = signal<Health['storage']['findings']>({});
-export const place = signal<Place>(placeOf(location.hash));
+// Outside a browser, where the panes' words are tested, there is no address.
+export const place = signal<Place>(placeOf(typeof location === 'undefined' ? '' : location.hash));
 export const snapshot = signal<RunSnapshot | null>(null);
 /** When {@link snapshot} came, on performance.now(): countdowns run on from there. */
 export const snapshotAt = signal(0);
