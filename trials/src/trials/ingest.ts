@@ -1,6 +1,6 @@
 // The upload path at full speed: a round whose volunteers all deliver, beside a bare Socket.IO sink that is sent the same by
 // the same client processes, by turns in one run. Ours checks, hashes and flushes every upload; the sink does nothing.
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { createReadStream, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -10,6 +10,7 @@ import type { Receipt } from '@weft/protocol';
 import { forkBuilt, nextMessage } from '../child.ts';
 import { assetPath, weftPath } from '../entry.ts';
 import type { Trial } from '../figure.ts';
+import { Helper } from '../helper.ts';
 import type { Answer, Order } from '../ingest/clients.ts';
 import { Admin } from '../peers.ts';
 import { makeIndex, processorMs, ServerProcess } from '../server-process.ts';
@@ -72,21 +73,6 @@ async function makeModel(folder: string, layers: number): Promise<string> {
   return out;
 }
 
-class Clients {
-  readonly #child: ChildProcess = forkBuilt('ingest-clients');
-
-  async tell(order: Order): Promise<Exclude<Answer, { failed: string }>> {
-    this.#child.send(order);
-    const answer = (await nextMessage(this.#child)) as Answer;
-    if ('failed' in answer) throw new Error(`A client process failed at "${order.do}": ${answer.failed}`);
-    return answer;
-  }
-
-  end(): void {
-    this.#child.disconnect();
-  }
-}
-
 interface Leg {
   readonly ms: number;
   readonly bytes: number;
@@ -112,7 +98,7 @@ export const ingest: Trial<IngestOptions> = async (options, say) => {
     closing.push(() => admin.close());
     const runId = await openRun(admin, uploads);
     const perProcess = Array.from({ length: processes }, (_, i) => Math.floor((uploads + i) / processes));
-    const clients = perProcess.map(() => new Clients());
+    const clients = perProcess.map(() => new Helper<Order, Answer>('ingest-clients'));
     closing.push(() => {
       for (const each of clients) each.end();
     });

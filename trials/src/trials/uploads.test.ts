@@ -29,5 +29,5 @@ it('every hostile message, upload, request and frame is answered by name, and th
 it('a client that claims 10⁹ tokens moves the merge no more than its cap', async () => {
   const result = await poison({ honest: 8 }, quiet);
   expect(missed(result)).toEqual([]);
-  expect(result.figures).toHaveLength(6);
+  expect(result.figures).toHaveLength(9);
 });

@@ -39,6 +39,8 @@ export class Deliveries {
   readonly #context: RunContext;
   /** With the round in progress when it was made: that of its lease may be long over. */
   readonly #receipts = new Map<string, { readonly receipt: Receipt; readonly at: number }>();
+  /** Leases of these by the bytes they delivered. */
+  readonly #leasesOf = new Map<string, Set<string>>();
   readonly #pruned: PrunedRanks;
   readonly #starts: StartCache;
   readonly #checks = new Turns(CHECKS_AT_ONCE);
@@ -50,8 +52,7 @@ export class Deliveries {
     this.#pruned = new PrunedRanks(context.store, pruningOf(context.definition.settings) !== null);
     for (const round of context.store.uploadRounds().slice(-ROUNDS_REMEMBERED)) {
       for (const record of context.store.readUploads(round)) {
-        const { leaseId } = record.receipt;
-        if (record.withdrawn === null) this.#receipts.set(leaseId, { receipt: this.#signed(record), at: round });
+        if (record.withdrawn === null) this.#remember(this.#signed(record), round);
       }
     }
   }
@@ -66,8 +67,15 @@ export class Deliveries {
   }
 
   #remember(receipt: Receipt, at: number): void {
-    this.#receipts.set(receipt.leaseId, { receipt, at });
-    for (const [leaseId, kept] of this.#receipts) if (kept.at <= at - ROUNDS_REMEMBERED) this.#receipts.delete(leaseId);
+    const { leaseId, sha256 } = receipt;
+    this.drop(leaseId);
+    this.#receipts.set(leaseId, { receipt, at });
+    this.#leasesOf.set(sha256, (this.#leasesOf.get(sha256) ?? new Set()).add(leaseId));
+    // Oldest first.
+    for (const [other, kept] of this.#receipts) {
+      if (kept.at > at - ROUNDS_REMEMBERED) break;
+      this.drop(other);
+    }
   }
 
   /** The receipt this client got for the lease, or null. */
@@ -86,12 +94,18 @@ export class Deliveries {
 
   /** The upload of this lease was taken back. */
   drop(leaseId: string): void {
+    const known = this.#receipts.get(leaseId);
+    if (!known) return;
     this.#receipts.delete(leaseId);
+    const { sha256 } = known.receipt;
+    const others = this.#leasesOf.get(sha256);
+    others?.delete(leaseId);
+    if (others?.size === 0) this.#leasesOf.delete(sha256);
   }
 
   forget(clientId: string): void {
     for (const [leaseId, { receipt }] of this.#receipts) {
-      if (receipt.clientId === clientId) this.#receipts.delete(leaseId);
+      if (receipt.clientId === clientId) this.drop(leaseId);
     }
     this.#pruned.forget(clientId);
   }
@@ -103,10 +117,9 @@ export class Deliveries {
 
   /** Whether a lease other than this one has delivered, or delivers now, these very bytes. */
   holds(sha256: string, leaseId: string): boolean {
-    const others = [...this.#receipts.values()].some(
-      ({ receipt }) => receipt.sha256 === sha256 && receipt.leaseId !== leaseId,
-    );
-    return others || [...this.#committing].some(([other, commit]) => other !== leaseId && commit.sha256 === sha256);
+    const delivered = this.#leasesOf.get(sha256);
+    if (delivered && delivered.size > (delivered.has(leaseId) ? 1 : 0)) return true;
+    return [...this.#committing].some(([other, commit]) => other !== leaseId && commit.sha256 === sha256);
   }
 
   /** Rank that may be granted to a client which asks for `rank`: no more than pruning has left it. */

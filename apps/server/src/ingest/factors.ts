@@ -29,6 +29,10 @@ export interface FactorFile {
 /** A multiple of every element's size. */
 const WINDOW_BYTES = 1 << 20;
 
+/** Windows for the next checks; a new one for each would keep the garbage collector busy. */
+const windows: Float32Array<ArrayBuffer>[] = [];
+const WINDOWS_KEPT = 4;
+
 /**
  * Checks an upload against its lease. `start` are the start weights as served, `sent` the ranks announced: those granted, or
  * fewer where the client pruned, which then is compared with the first directions of its start. Rejects with the
@@ -57,7 +61,12 @@ export async function checkFactors(
     throw new ProtocolError('upload-shape', `The upload holds ${name.slice(0, 120)}, which is ${what}.`);
   }
   const tensors = [...entries.values()].sort((a, b) => a.begin - b.begin);
-  await checkValues(file, dataOffset, tensors, parts, reachOf(training));
+  const window = windows.pop() ?? new Float32Array(WINDOW_BYTES / 4);
+  try {
+    await checkValues(file, dataOffset, tensors, parts, reachOf(training), window);
+  } finally {
+    if (windows.length < WINDOWS_KEPT) windows.push(window);
+  }
 }
 
 async function readHeader(file: FactorFile, matrices: number): Promise<SafetensorsHeader> {
@@ -114,8 +123,8 @@ async function checkValues(
   tensors: readonly TensorEntry[],
   parts: ReadonlyMap<string, StartPart>,
   reach: Reach,
+  window: Float32Array<ArrayBuffer>,
 ): Promise<void> {
-  const window = new Float32Array(Math.min(WINDOW_BYTES, file.bytes - dataOffset) / 4);
   let begin = dataOffset;
   let end = dataOffset;
   for (const { name, ...tensor } of tensors) {

@@ -20,6 +20,8 @@ export interface Durable {
 /** Half of Node's threads for the disk: chunks have to be written while others wait for their flush. */
 const FLUSHES_AT_ONCE = 2;
 const MOST_TOGETHER = 256;
+/** Folders remembered: those of all blobs, and of some rounds. */
+const MOST_FOLDERS = 1_024;
 
 interface Waiting {
   readonly job: Durable;
@@ -30,6 +32,7 @@ interface Waiting {
 
 export class GroupCommit {
   readonly #turns = new Turns(FLUSHES_AT_ONCE);
+  readonly #made = new Set<string>();
   #waiting: Waiting[] = [];
   #running = false;
 
@@ -52,8 +55,8 @@ export class GroupCommit {
 
   async #flush(all: readonly Waiting[]): Promise<void> {
     let group = await this.#each(all, async ({ job, temporary }) => {
-      await makeFolder(dirname(job.blob));
-      await makeFolder(dirname(job.sidecar));
+      await this.#makeFolder(dirname(job.blob));
+      await this.#makeFolder(dirname(job.sidecar));
       await Promise.all([
         this.#turns.run(() => job.sync()),
         this.#turns.run(() => writeFlushed(temporary, job.content)),
@@ -66,6 +69,14 @@ export class GroupCommit {
     for (const { resolve } of group) resolve();
   }
 
+  /** Nobody removes these folders while a server runs, so that each is made once. */
+  async #makeFolder(path: string): Promise<void> {
+    if (this.#made.has(path)) return;
+    await makeFolder(path);
+    if (this.#made.size >= MOST_FOLDERS) this.#made.clear();
+    this.#made.add(path);
+  }
+
   /** Those of the group for which `work` succeeded; the others have been told. */
   async #each(group: readonly Waiting[], work: (waiting: Waiting) => Promise<void>): Promise<Waiting[]> {
     const done = await Promise.all(
@@ -74,6 +85,8 @@ export class GroupCommit {
           await work(waiting);
           return waiting;
         } catch (cause) {
+          // Perhaps somebody has removed a folder after all.
+          this.#made.clear();
           await rm(waiting.temporary, { force: true }).catch(() => undefined);
           waiting.reject(diskError(waiting.job.blob, cause));
           return null;

@@ -172,7 +172,8 @@ export class PartialUploads {
 
   /** A client has one live lease a run: what it began before the last few can hardly be delivered any more. */
   async #makeRoom(clientId: string): Promise<void> {
-    const own = [...this.#uploads].filter(([, { note }]) => note.clientId === clientId);
+    const own: [string, Upload][] = [];
+    for (const entry of this.#uploads) if (entry[1].note.clientId === clientId) own.push(entry);
     const [oldest] = own;
     if (!oldest || own.length < this.#limits.perClient) return;
     await this.#inOrder(oldest[1], () => this.#remove(...oldest));
@@ -311,16 +312,19 @@ export class PartialUploads {
       if (!existsSync(file)) await this.#remove(leaseId, upload);
       throw error;
     }
-    await this.#remove(leaseId, upload);
+    // The file is elsewhere now.
+    await this.#remove(leaseId, upload, [this.#notePath(leaseId)]);
   }
 
-  async #remove(leaseId: string, upload: Upload): Promise<void> {
+  async #remove(
+    leaseId: string,
+    upload: Upload,
+    files = [this.#path(leaseId), this.#notePath(leaseId)],
+  ): Promise<void> {
     if (this.#uploads.get(leaseId) !== upload) return;
     this.#uploads.delete(leaseId);
     this.#pendingBytes -= upload.note.bytes;
-    await this.#closeHandle(upload);
-    await rm(this.#path(leaseId), { force: true });
-    await rm(this.#notePath(leaseId), { force: true });
+    await Promise.all([this.#closeHandle(upload), ...files.map((path) => rm(path, { force: true }))]);
   }
 
   /** Removes what of this lease is on its way, once nothing is done with it any more. */

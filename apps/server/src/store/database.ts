@@ -4,11 +4,14 @@ import { type Contributor, ProtocolError, type RoundRecord } from '@weft/protoco
 import type { Logger } from 'pino';
 import { messageOf, ServerError } from '../errors.ts';
 import { databaseOver, type IndexPlace } from './connection.ts';
-import type { HistoryIndex, IndexedRun, Receipted } from './history.ts';
+import type { HistoryIndex, IndexedReceipt, IndexedRun, Receipted } from './history.ts';
 import { compareRun, type OpenIndex, readContributors, readReceipts, writeReceipts, writeRound } from './index-rows.ts';
 
 /** Works kept while the database is slower than the rounds; beyond it the run is compared with its files instead. */
 const MOST_WAITING = 5_000;
+/** Receipts are written together, for one transaction an upload would take a core from a round in which all deliver. */
+const RECEIPTS_AFTER_MS = 1_000;
+const RECEIPTS_TOGETHER = 500;
 const FIRST_RETRY_MS = 1_000;
 const LONGEST_RETRY_MS = 60_000;
 /** How long a stop waits for what is being written; the next start finds what was not. */
@@ -31,6 +34,9 @@ export class History implements HistoryIndex {
   /** Rounds by run whose sidecars are to be read again; all of them where this process has never read them. */
   readonly #reread = new Map<string, Set<number> | 'all'>();
   readonly #waiting: Work[] = [];
+  /** Receipts by run that wait for others. Whatever depends on the order of things flushes them first. */
+  readonly #receipts = new Map<string, IndexedReceipt[]>();
+  #receiptsTimer: NodeJS.Timeout | null = null;
   readonly #closing = new AbortController();
   #index: OpenIndex | null = null;
   #working: Promise<void> | null = null;
@@ -45,7 +51,7 @@ export class History implements HistoryIndex {
 
   /** Works and runs not yet in the index. */
   get behind(): number {
-    return this.#waiting.filter(({ runId }) => runId !== null).length + this.#behind.size;
+    return this.#waiting.filter(({ runId }) => runId !== null).length + this.#receipts.size + this.#behind.size;
   }
 
   /** Why the index is away; null while it is there, or has not been needed yet. */
@@ -67,11 +73,13 @@ export class History implements HistoryIndex {
   }
 
   filesChanged(runId: string): void {
+    this.#flushReceipts();
     this.#behind.add(runId);
     this.#wake();
   }
 
   receiptsChanged(runId: string, round: number): void {
+    this.#flushReceipts();
     const remember = () => {
       const known = this.#reread.get(runId);
       if (known !== 'all') this.#reread.set(runId, new Set([...(known ?? []), round]));
@@ -81,7 +89,19 @@ export class History implements HistoryIndex {
   }
 
   upload({ receipt }: Pick<Receipted, 'receipt'>): void {
-    this.#later(receipt.runId, (index) => writeReceipts(index, [receipt]));
+    const together = this.#receipts.get(receipt.runId) ?? [];
+    together.push(receipt);
+    this.#receipts.set(receipt.runId, together);
+    if (together.length >= RECEIPTS_TOGETHER) this.#flushReceipts();
+    else this.#receiptsTimer ??= setTimeout(() => this.#flushReceipts(), RECEIPTS_AFTER_MS).unref();
+  }
+
+  #flushReceipts(): void {
+    if (this.#receiptsTimer) clearTimeout(this.#receiptsTimer);
+    this.#receiptsTimer = null;
+    const all = [...this.#receipts];
+    this.#receipts.clear();
+    for (const [runId, receipts] of all) this.#later(runId, (index) => writeReceipts(index, receipts));
   }
 
   round(runId: string, record: RoundRecord): void {
@@ -114,6 +134,7 @@ export class History implements HistoryIndex {
         );
       if (this.#closing.signal.aborted) return dropped(new ServerError('database', 'The server is stopping.'));
       if (this.#problem) return dropped(this.#problem);
+      this.#flushReceipts();
       this.#waiting.push({ runId: null, run: async (index) => resolve(await question(index)), dropped });
       this.#begin();
     });
@@ -209,6 +230,7 @@ export class History implements HistoryIndex {
 
   /** What was not written is written after the next start. */
   async close(): Promise<void> {
+    this.#flushReceipts();
     this.#closing.abort();
     if (this.#timer) clearTimeout(this.#timer);
     const late = new Promise<'late'>((resolve) => setTimeout(() => resolve('late'), CLOSE_MS).unref());
