@@ -19,13 +19,16 @@ const python = findPython();
 test.skip(command === null, 'nginx is not installed; on Debian: apt-get install nginx');
 test.skip(python === null, MISSING_PYTHON);
 
+/** As the page starts the server behind nginx. */
+const BEHIND = ['--trust-proxy', '127.0.0.1'];
+
 let server: WeftServer;
 let nginx: Nginx;
 let folder: string;
 
 test.beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'weft-behind-nginx-'));
-  server = new WeftServer();
+  server = new WeftServer({ args: BEHIND });
   await server.start();
   nginx = new Nginx(command ?? '');
   await nginx.start(server.port);
@@ -37,10 +40,12 @@ test.afterAll(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-/** Status, headers and size of an answer; the certificate is nobody's, so it is not checked. */
-function ask(path: string, headers: Record<string, string> = {}) {
+/** Status, headers and size of an answer; the certificate is nobody's, so it is not checked. `from`: an address of this machine. */
+function ask(path: string, headers: Record<string, string> = {}, from = '127.0.0.1', through = nginx) {
   return new Promise<{ status: number; headers: NodeJS.Dict<string | string[]>; bytes: number }>((resolve, reject) => {
-    request(`${nginx.url}${path}`, { headers, rejectUnauthorized: false }, (answer) => {
+    const to = `${through.url.replace('localhost', '127.0.0.1')}${path}`;
+    const options = { headers: { host: 'localhost', ...headers }, localAddress: from, rejectUnauthorized: false };
+    request(to, options, (answer) => {
       let bytes = 0;
       answer.on('data', (chunk: Buffer) => {
         bytes += chunk.length;
@@ -113,5 +118,27 @@ test('a round through nginx: pages and sockets over TLS, WebSocket and long poll
   } finally {
     admin.close();
     await browser.close();
+  }
+});
+
+test('limits count the visitors’ own addresses, and believe nobody but nginx', async () => {
+  const small = new WeftServer({ args: [...BEHIND, '--limit', 'requests=5'] });
+  const front = new Nginx(command ?? '');
+  try {
+    await small.start();
+    await front.start(small.port);
+    const statuses = async (from: string, headers: Record<string, string> = {}): Promise<number[]> => {
+      const found: number[] = [];
+      for (let i = 0; i < 7; i += 1) found.push((await ask(ROUTES.runs, headers, from, front)).status);
+      return found;
+    };
+    const [greedy, other] = [await statuses('127.0.0.2'), (await ask(ROUTES.runs, {}, '127.0.0.3', front)).status];
+    expect(greedy.slice(-2), 'beyond its five').toEqual([429, 429]);
+    expect(other, 'another visitor is served').toBe(200);
+    // A visitor who writes the header itself gains nothing: nginx overwrites it.
+    expect((await ask(ROUTES.runs, { 'x-forwarded-for': '203.0.113.9' }, '127.0.0.2', front)).status).toBe(429);
+  } finally {
+    await front.stop();
+    await small.stop();
   }
 });

@@ -11,6 +11,8 @@ export interface ServerChoice {
   readonly host?: string;
   readonly model?: string;
   readonly tasks?: string;
+  /** Further options of `weft serve`. */
+  readonly args?: readonly string[];
 }
 
 export class WeftServer {
@@ -33,12 +35,13 @@ export class WeftServer {
 
   /** Starts on a free port, and after a {@link kill} on the same port and data again. */
   async start(): Promise<void> {
-    const { host = '127.0.0.1', model, tasks } = this.#choice;
+    const { host = '127.0.0.1', model, tasks, args: more = [] } = this.#choice;
     const args = [weft, 'serve', '--json', '--host', host, '--port', String(this.#port), '--data-dir', this.dataDir];
     // Some tests reach it by a name that is not this machine's, as a browser elsewhere would.
     args.push('--allow-origin', 'http://volunteers.test');
     if (model) args.push('--model', model);
     if (tasks) args.push('--tasks', tasks);
+    args.push(...more);
     const env = { ...process.env, WEFT_ADMIN_TOKEN: this.token, WEFT_LOG_LEVEL: 'warn' };
     const child = spawn(process.execPath, args, { cwd: root, env, stdio: ['ignore', 'pipe', 'inherit'] });
     this.#child = child;
@@ -50,8 +53,9 @@ export class WeftServer {
       });
       child.once('exit', (code) => reject(new Error(`weft serve ended with ${code}: ${output}`)));
     });
-    this.#port = Number(new URL(url).port);
-    this.url = `http://localhost:${this.#port}`;
+    const { port, protocol } = new URL(url);
+    this.#port = Number(port);
+    this.url = `${protocol}//localhost:${port}`;
   }
 
   /** SIGKILL: nothing is tidied up. */

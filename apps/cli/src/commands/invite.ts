@@ -10,7 +10,7 @@ interface CreateOptions extends ServerChoice {
   readonly run?: string;
   readonly label: string;
   readonly uses: number;
-  readonly expires: number;
+  readonly expires?: number;
   readonly page?: string;
 }
 
@@ -32,10 +32,10 @@ export const registerInvite: Register = (program) => {
     .option('--run <id>', 'the run it is for (default: every run of the server)')
     .option('--label <text>', 'for the list: whom it is for', '')
     .option('--uses <n>', 'volunteers it lets in', numberOption('--uses', { minimum: 1, integer: true }), 50)
-    .option('--expires <time>', 'how long it is good: 90m, 12h, 7d', durationOption('--expires'), 7 * 86_400_000)
+    .option('--expires <time>', 'how long it is good: 90m, 12h, 7d (default: 7d)', durationOption('--expires'))
     .option('--page <url>', 'address of the page as volunteers reach it (default: that of --server)');
   action<CreateOptions>(withServer(create), async (options, _args, io) => {
-    const { run, label, uses, expires, page } = options;
+    const { run, label, uses, expires = 7 * 86_400_000, page } = options;
     if (run !== undefined && !idSchema.safeParse(run).success) throw new UsageError(`--run: "${run}" is no such name.`);
     await withAdmin(options, openPasswords(io.signal), async (client, origin) => {
       const wish = { runId: run ?? null, label, maxUses: uses, expiresInMs: expires };

@@ -1,5 +1,5 @@
 // A data folder copied while its server works, made again elsewhere and served from there; and what pruning leaves.
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { makeFolders, SETTINGS, startServer, TestAdmin } from '../testing/server.ts';
@@ -76,6 +76,19 @@ describe('a backup of a running server', () => {
     expect(ended.rounds[1]?.contributions.map(({ sha256 }) => sha256)).toContain(delivered.receipt.sha256);
     await closeAll();
   }, 60_000);
+
+  it('is readable by its owner alone, and so is what is made from it, whatever happened to its permissions', () => {
+    const mode = (...parts: string[]) => statSync(join(...parts)).mode & 0o777;
+    const secrets = ['admin.json', 'keys/receipts.json', 'invites/key.pem'];
+    expect(mode(folders.dataDir), 'the folder a server makes').toBe(0o700);
+    expect(mode(copy)).toBe(0o700);
+    for (const path of secrets) expect(mode(copy, path), path).toBe(0o600);
+    for (const path of secrets) chmodSync(join(copy, path), 0o644);
+    const again = join(folders.root, 'permissions');
+    restore(copy, again);
+    expect(mode(again)).toBe(0o700);
+    for (const path of secrets) expect(mode(again, path), path).toBe(0o600);
+  });
 
   it('goes into no folder that has something in it, and comes from no other kind of folder', () => {
     expect(() => backup(folders.dataDir, copy, new Date())).toThrow(

@@ -5,6 +5,7 @@
 // those facts name. Facts newer than the state are what any kill leaves, and a start takes them up.
 import { createHash } from 'node:crypto';
 import {
+  chmodSync,
   closeSync,
   copyFileSync,
   existsSync,
@@ -204,7 +205,7 @@ export function backup(dataDir: string, to: string, now: Date): Copied {
   }
   requireEmpty(to);
   const temporary = `${to}.incomplete`;
-  rmSync(temporary, { recursive: true, force: true });
+  makePrivate(temporary);
   const writer = new BackupWriter(dataDir, temporary);
   const runs = join(dataDir, 'runs');
   const runIds = existsSync(runs) ? readdirSync(runs).sort() : [];
@@ -221,6 +222,12 @@ export function backup(dataDir: string, to: string, now: Date): Copied {
   const files = writer.finish(madeAt);
   place(temporary, to);
   return { files, bytes: writer.bytes, runs: runIds, madeAt, damaged: writer.damaged };
+}
+
+/** A new folder that its owner alone may enter: keys and raw uploads are copied into it. */
+function makePrivate(folder: string): void {
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
 }
 
 /** Gives a finished folder its name. */
@@ -245,7 +252,7 @@ export function restore(from: string, dataDir: string): Copied {
   checkFormat(from, made.format);
   requireEmpty(dataDir);
   const temporary = `${dataDir}.incomplete`;
-  rmSync(temporary, { recursive: true, force: true });
+  makePrivate(temporary);
   let bytes = 0;
   const runs = new Set<string>();
   for (const [path, expected] of Object.entries(made.files)) {
@@ -263,6 +270,8 @@ export function restore(from: string, dataDir: string): Copied {
 function copyChecked(from: string, to: string, expected: string): void {
   try {
     copyFileSync(from, to);
+    // A copy that was carried elsewhere may have come back with permissions of another machine.
+    chmodSync(to, 0o600);
   } catch (cause) {
     if (systemCode(cause) !== 'ENOENT') throw cause;
     throw new ServerError('backup-damaged', `${from} is missing from the backup. Use another backup.`, { cause });

@@ -16,7 +16,8 @@ function isAlive(pid: number): boolean {
 
 /** Takes the folder's lock; returns a function that gives it back. Throws ServerError 'data-dir-locked'. */
 export function lockFolder(dataDir: string): () => void {
-  mkdirSync(dataDir, { recursive: true });
+  // Uploads are nobody else's to read; a folder that is there already keeps the permissions its owner gave it.
+  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
   const path = join(dataDir, 'lock');
   for (let attempt = 0; ; attempt++) {
     try {
