@@ -85,13 +85,22 @@ export class ServerProcess {
     return this.#memory('VmHWM');
   }
 
-  /** A field of /proc, where there is one. */
-  #memory(field: 'VmRSS' | 'VmHWM'): number {
+  /** Resident memory of the processes it has started: the index, merges. 0 where there are none. */
+  childrenBytes(): number {
     if (!this.isAlive) return Number.NaN;
-    const kilobytes = new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(
-      readFileSync(`/proc/${this.pid}/status`, 'utf8'),
-    )?.[1];
-    return Number(kilobytes ?? Number.NaN) * 1024;
+    const children = readFileSync(`/proc/${this.pid}/task/${this.pid}/children`, 'utf8').split(' ').filter(Boolean);
+    return children.reduce((sum, pid) => {
+      try {
+        return sum + memoryOf(pid, 'VmRSS');
+      } catch {
+        // It has ended since the list was read.
+        return sum;
+      }
+    }, 0);
+  }
+
+  #memory(field: 'VmRSS' | 'VmHWM'): number {
+    return this.isAlive ? memoryOf(this.pid, field) : Number.NaN;
   }
 
   /** Processor time used so far, threads included and child processes not, in milliseconds. */
@@ -105,6 +114,12 @@ export class ServerProcess {
     this.#child.kill(signal);
     await gone;
   }
+}
+
+/** A field of /proc, where there is one, in bytes. */
+function memoryOf(pid: number | string, field: 'VmRSS' | 'VmHWM'): number {
+  const kilobytes = new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
+  return Number(kilobytes ?? Number.NaN) * 1024;
 }
 
 /**

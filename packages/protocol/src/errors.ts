@@ -98,12 +98,22 @@ export class ProtocolError extends Error {
 export type Ack<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly error: WireError };
 
 /** Schema of an acknowledgement whose value matches `value`. */
-export function ackSchema<T extends z.ZodType>(value: T) {
-  return z.discriminatedUnion('ok', [
+export function ackSchema<T extends z.ZodType>(value: T): AckSchema<T> {
+  const known = madeAcks.get(value) as AckSchema<T> | undefined;
+  const schema = known ?? makeAckSchema(value);
+  if (!known) madeAcks.set(value, schema);
+  return schema;
+}
+
+const makeAckSchema = <T extends z.ZodType>(value: T) =>
+  z.discriminatedUnion('ok', [
     z.object({ ok: z.literal(true), value }),
     z.object({ ok: z.literal(false), error: wireErrorSchema }),
   ]);
-}
+type AckSchema<T extends z.ZodType> = ReturnType<typeof makeAckSchema<T>>;
+
+/** Asked for with every answer, and dearer to make than to use. */
+const madeAcks = new WeakMap<z.ZodType, z.ZodType>();
 
 /** Parses `data`, or throws a `bad-message` {@link ProtocolError} that names `what` and the first offending field. */
 export function parseMessage<T extends z.ZodType>(schema: T, data: unknown, what: string): z.output<T> {

@@ -35,7 +35,7 @@ interface LoadOptions {
 }
 
 /** A process stays well below the usual limit of 20,000 open files, and below a gigabyte. */
-const VOLUNTEERS_A_PROCESS = 4_000;
+const VOLUNTEERS_A_PROCESS = 5_000;
 /** Arrivals a second unless --ramp says otherwise. */
 const ARRIVALS_PER_SECOND = 200;
 

@@ -54,6 +54,7 @@ export interface Copied {
 const LEFT_OUT = new Set([
   'lock',
   'database',
+  'database.pid',
   // A copy beside its original must not share its schema.
   'index.json',
   'merging',
