@@ -1,5 +1,6 @@
 // `npm run chaos`: what happens to a run whose server is killed, and to the round machine under any order of events.
 import { TrialProgram } from './program.ts';
+import { report } from './report.ts';
 import { kills } from './trials/kills.ts';
 import { schedules } from './trials/schedules.ts';
 
@@ -21,5 +22,13 @@ program.trial(
     { flags: '--seed <n>', help: 'where the schedules are drawn from', fallback: 1 },
   ],
   ({ schedules: count = 0, seed = 0 }, say) => schedules({ schedules: count, seed }, say),
+);
+program.task(
+  'report',
+  'Write the results of the long trials into the page beside them.',
+  '--out <dir>',
+  'folder of <trial>.json and README.md',
+  'docs/benchmarks/server',
+  (folder) => `Written: ${report(folder)}`,
 );
 await program.run(process.argv.slice(2));

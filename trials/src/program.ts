@@ -42,6 +42,26 @@ export class TrialProgram {
     return this;
   }
 
+  /** Adds a subcommand that measures nothing. */
+  task(
+    name: string,
+    description: string,
+    flags: string,
+    help: string,
+    fallback: string,
+    run: (value: string) => string,
+  ): this {
+    this.#program
+      .command(name)
+      .description(description)
+      .option(flags, help, fallback)
+      .action((options: Record<string, string>) => {
+        const [value = fallback] = Object.values(options);
+        process.stdout.write(`${run(value)}\n`);
+      });
+    return this;
+  }
+
   async run(argv: readonly string[]): Promise<void> {
     try {
       await this.#program.parseAsync(argv, { from: 'user' });
