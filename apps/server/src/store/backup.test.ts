@@ -79,7 +79,7 @@ describe('a backup of a running server', () => {
 
   it('is readable by its owner alone, and so is what is made from it, whatever happened to its permissions', () => {
     const mode = (...parts: string[]) => statSync(join(...parts)).mode & 0o777;
-    const secrets = ['admin.json', 'keys/receipts.json', 'invites/key.pem'];
+    const secrets = ['keys/receipts.json', 'invites/key.pem'];
     expect(mode(folders.dataDir), 'the folder a server makes').toBe(0o700);
     expect(mode(copy)).toBe(0o700);
     for (const path of secrets) expect(mode(copy, path), path).toBe(0o600);
