@@ -16,7 +16,7 @@ import { action, CommandError, type Io, numberOption, table, UsageError } from '
 import { narrate, narrateEvaluator } from '../node-volunteer/narrate.ts';
 import { CLIENT, openNodePorts, openNodeTrainer } from '../node-volunteer/ports.ts';
 import { keepReceipt } from '../node-volunteer/receipt-folder.ts';
-import { parseServerAddress } from '../node-volunteer/server-address.ts';
+import { checkCertificate, parseServerAddress } from '../node-volunteer/server-address.ts';
 import { defaultStateFolder } from '../node-volunteer/state-folder.ts';
 import type { Register } from '../program.ts';
 
@@ -135,6 +135,7 @@ export async function volunteer(url: string, options: JoinOptions, io: Io): Prom
       'Your rows stay on this machine. An update computed from them is sent; parts of a text can sometimes be rebuilt from such updates.',
     );
   }
+  await checkCertificate(address.origin);
   const ports = await openPorts(address.origin, options, 'volunteer', io);
   const invite = options.invite ?? address.invite;
   const session = new VolunteerSession({
@@ -224,6 +225,7 @@ function report(state: SessionState, rounds: readonly DeliveredRound[], io: Io):
 export async function evaluate(url: string, options: JoinOptions, io: Io): Promise<void> {
   const address = parseServerAddress(url);
   const operatorToken = tokenOf(options) ?? '';
+  await checkCertificate(address.origin);
   const ports = await openPorts(address.origin, options, 'evaluator', io);
   const session = new EvaluatorSession({
     ...ports,

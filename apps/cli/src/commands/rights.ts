@@ -7,7 +7,7 @@ import { action, CommandError, type Io, UsageError } from '../command.ts';
 import { openIdentities, removeKey } from '../node-volunteer/keys.ts';
 import { CLIENT } from '../node-volunteer/ports.ts';
 import { receiptsOf, removeReceipt } from '../node-volunteer/receipt-folder.ts';
-import { parseServerAddress } from '../node-volunteer/server-address.ts';
+import { checkCertificate, parseServerAddress } from '../node-volunteer/server-address.ts';
 import { defaultStateFolder } from '../node-volunteer/state-folder.ts';
 import type { Register } from '../program.ts';
 
@@ -30,7 +30,7 @@ export const registerWithdraw: Register = (program) => {
     .requiredOption('--run <id>', 'run the receipt is of')
     .option('--state-dir <dir>', `folder with the volunteer’s key (default: ${defaultStateFolder()})`);
   action<RightsOptions>(command, async (options, [url = '', receiptId = ''], io) => {
-    const { line, signal } = open(url, options, io);
+    const { line, signal } = await open(url, options, io);
     const withdrawnAt = await withdrawUpload(line, receiptId, signal);
     io.result(
       { receiptId, withdrawnAt },
@@ -51,7 +51,7 @@ export const registerForget: Register = (program) => {
     .option('--state-dir <dir>', `folder with the volunteer’s key (default: ${defaultStateFolder()})`);
   action<RightsOptions>(command, async (options, [url = ''], io) => {
     if (!options.yes) throw new UsageError('This cannot be undone. Add --yes to be forgotten.');
-    const { line, folder, runId, signal } = open(url, options, io);
+    const { line, folder, runId, signal } = await open(url, options, io);
     const reply = await forgetVolunteer(line, signal);
     for (const { receipt } of receiptsOf(folder, runId)) removeReceipt(folder, receipt.receiptId);
     removeKey(folder, 'volunteer', runId);
@@ -66,13 +66,14 @@ export const registerForget: Register = (program) => {
 };
 
 /** What a line to the run needs. Never makes a key: a new one would have nothing to ask for. */
-function open(url: string, options: RightsOptions, io: Io) {
+async function open(url: string, options: RightsOptions, io: Io) {
   const address = parseServerAddress(url);
   const runId = options.run ?? address.runId;
   if (runId === null) throw new UsageError('Name the run with --run ID, or paste its invite link.');
   const folder = options.stateDir ?? defaultStateFolder();
   if (!existsSync(folder))
     throw new CommandError('no-key', `${folder} has no volunteer’s key. Choose it with --state-dir.`);
+  await checkCertificate(address.origin);
   const clock = systemClock();
   const socket = connect(`${address.origin}${NAMESPACES.volunteer}`, {
     transports: ['websocket', 'polling'],
