@@ -121,6 +121,10 @@ test('every state of both pages', async ({ browser }) => {
   await expect(first.page.getByTestId('status')).toContainText('step', { timeout: 120_000 });
   await picture(first.page, 'volunteer-training', COLUMN);
   await picture(admin, 'admin-running', { width: 1280, height: 1000 });
+  await admin.getByRole('button', { name: 'Abort round', exact: true }).click();
+  await admin.getByRole('dialog').getByLabel('Reason').fill('The wrong tasks were chosen');
+  await picture(admin, 'admin-abort', LARGE);
+  await admin.getByRole('button', { name: 'Keep the round' }).click();
   await second.page.getByRole('button', { name: 'Pause' }).click();
   await expect(second.page.getByRole('button', { name: 'Resume' })).toBeVisible();
   await picture(second.page, 'volunteer-paused', COLUMN);

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { type Browser, expect, type Page, test } from '@playwright/test';
 import { VolunteerTab } from '@weft/e2e/fleet';
 import { isReceiptSigned, ROUTES, receiptKeySchema, receiptsFileSchema } from '@weft/protocol';
+import { expectAccessible } from './support/accessible.ts';
 import { createRun, signIn } from './support/admin-page.ts';
 import { WeftServer } from './support/weft-server.ts';
 
@@ -64,6 +65,7 @@ test('receipts, taking back, a ban and its end, being forgotten', async ({ brows
   const receipts = ada.page.getByTestId('see-receipts');
   await expect(receipts).toBeVisible({ timeout: 120_000 });
   await receipts.click();
+  await expectAccessible(ada.page, 'receipts');
   const download = ada.page.waitForEvent('download');
   await ada.page.getByRole('button', { name: 'Download receipts' }).click();
   const file = await (await download).path();
@@ -87,6 +89,7 @@ test('receipts, taking back, a ban and its end, being forgotten', async ({ brows
   await admin.keyboard.press('Enter');
   const dialog = admin.getByRole('dialog', { name: /^Ban .* from this server/ });
   await dialog.getByLabel('Reason').fill('sends noise');
+  await expectAccessible(admin, 'the dialog of a ban');
   await dialog.getByRole('button', { name: 'Ban', exact: true }).focus();
   await admin.keyboard.press('Enter');
   await expect(row).toHaveAttribute('data-state', 'banned');
@@ -102,17 +105,20 @@ test('receipts, taking back, a ban and its end, being forgotten', async ({ brows
     .toBe(1);
   await admin.getByRole('button', { name: '1 banned', exact: true }).click();
   await expect(admin.getByTestId('client')).toHaveCount(1);
+  await expectAccessible(admin, 'a ban');
   await row.getByRole('button', { name: /^Unban / }).click();
   await expect(admin.getByTestId('bans')).toBeHidden();
   await admin.getByLabel('Filter devices').fill('');
 
   // Forgotten: asked first, told what stays, and gone from the dashboard and from this browser.
   await ada.page.getByRole('button', { name: 'Forget me' }).first().click();
+  await expectAccessible(ada.page, 'the question before being forgotten');
   await ada.page.getByRole('dialog').getByRole('button', { name: 'Keep me' }).click();
   await expect(ada.page.getByTestId('forgotten')).toBeHidden();
   await ada.page.getByRole('button', { name: 'Forget me' }).first().click();
   await ada.page.getByRole('dialog').getByRole('button', { name: 'Forget me' }).click();
   await expect(ada.page.getByTestId('forgotten')).toContainText('merged', { timeout: 30_000 });
+  await expectAccessible(ada.page, 'forgotten');
   await expect(admin.locator(`[data-client="${adaId}"]`)).toHaveCount(0);
   const left = await ada.page.evaluate(async () => {
     const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle('weft');

@@ -97,6 +97,11 @@ export class AlertWatch {
     const since = same?.since ?? now;
     const movedAt = same && !nearer ? same.movedAt : now;
     this.#progress.set(runId, { where, since, remainingMs, movedAt });
+    // No commit will come to end these, and there is nothing left to do about them.
+    if (run === 'completed' || run === 'stopped') {
+      for (const kind of ['abandoned-rounds', 'merge-failed', 'non-finite-uploads'] as const)
+        this.#center.set(runId, kind, null);
+    }
     const ms = now - since;
     const stalled = run === 'running' && now - movedAt >= this.#options.stallMs;
     const reason = stalled ? watched.roundView().reason : null;

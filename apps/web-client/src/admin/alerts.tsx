@@ -1,18 +1,9 @@
 // What is wrong now, on every pane of the dashboard: the server's alerts as long as they stand, and what its last start found
 // in the data folder. The server decides both; nothing is dismissed here.
-import type { Alert, AlertKind } from '@weft/protocol';
+import type { Alert } from '@weft/protocol';
 import { quantity } from '../shared/format.ts';
+import { findingsInWords, WHAT } from './alert-words.ts';
 import { findings, overview } from './store.ts';
-
-const WHAT: Record<AlertKind, string> = {
-  stalled: 'Nothing moves',
-  'abandoned-rounds': 'Rounds come to nothing',
-  'loss-rose': 'Held-out loss rose',
-  'non-finite-uploads': 'Uploads are not finite',
-  'merge-failed': 'A merge failed',
-  'disk-full': 'The disk is nearly full',
-  'index-unreachable': 'The history index is away',
-};
 
 /** More would push the run off the screen. */
 const SHOWN = 3;
@@ -62,20 +53,6 @@ function AlertLine({ alert: { at, run, kind, text } }: { alert: Alert }) {
     </li>
   );
 }
-
-const FOUND: Readonly<Record<string, readonly [one: string, many: string]>> = {
-  temporary: ['half-written file', 'half-written files'],
-  'partial-without-lease': ['unfinished upload without a lease', 'unfinished uploads without a lease'],
-  'upload-missing': ['lost upload', 'lost uploads'],
-  'upload-damaged': ['damaged upload', 'damaged uploads'],
-  'journal-cut': ['journal cut off at its end', 'journals cut off at their end'],
-};
-
-/** `1 half-written file, 2 lost uploads`; a kind of a newer server by its own name. */
-export const findingsInWords = (counts: Readonly<Record<string, number>>): string =>
-  Object.entries(counts)
-    .map(([kind, n]) => quantity(n, ...(FOUND[kind] ?? ([kind, kind] as const))))
-    .join(', ');
 
 /** What the server's last start found; nothing where all was whole. */
 export function Findings() {

@@ -85,8 +85,8 @@ function Rail() {
                 {run.settings.name}
                 <small>
                   {run.state} · {run.roundsCommitted} of {run.settings.rounds} rounds
-                  {alerts.some((alert) => alert.run === run.runId) && <span class="alerted"> · alert</span>}
                 </small>
+                {alerts.some((alert) => alert.run === run.runId) && <small class="alerted">alert</small>}
               </span>
             </a>
           </li>

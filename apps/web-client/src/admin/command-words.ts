@@ -37,7 +37,8 @@ export const COMMANDS: Readonly<Record<AskedCommand, CommandWords>> = {
     label: 'Extend',
     hint: 'Give the phase in progress more time',
     title: (_, { round }) => `Give round ${round} more time?`,
-    about: (_, { phase }) => `Its ${phase} ends so much later. Later rounds keep the time of the settings.`,
+    about: (_, { phase }) =>
+      `Its ${phase === 'selecting' ? 'selection' : phase} ends so much later. Later rounds keep the time of the settings.`,
     confirm: 'Extend the round',
     keep: 'Cancel',
     losesWork: false,

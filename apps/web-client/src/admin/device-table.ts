@@ -1,5 +1,6 @@
 // The device table as data: its columns, and rows filtered and sorted. Pure.
-import type { ClientRow } from '@weft/protocol';
+import type { ClientCounts, ClientRow, ClientState } from '@weft/protocol';
+import { count, quantity } from '../shared/format.ts';
 
 export type ColumnKey = 'device' | 'rank' | 'state' | 'step' | 'speed' | 'loss' | 'seen' | 'reason';
 
@@ -84,4 +85,22 @@ export function arrange(rows: readonly ClientRow[], filter: string, sorting: Sor
       return (a.key < b.key ? -1 : 1) * direction;
     })
     .map(({ row }) => row);
+}
+
+export const totalOf = (counts: ClientCounts): number =>
+  Object.values(counts).reduce((sum, devices) => sum + devices, 0);
+
+/** States somebody is in, the largest first. */
+export const statesIn = (counts: ClientCounts): [ClientState, number][] =>
+  (Object.entries(counts) as [ClientState, number][])
+    .filter(([, devices]) => devices > 0)
+    .sort(([, a], [, b]) => b - a);
+
+/** `Rows 101 to 200 of 9,812 devices`, `Rows 1 to 37 of 37 that match, of 9,812 devices` */
+export function rowsInWords(offset: number, shown: number, matching: number, all: number): string {
+  if (shown === 0) return `None of ${quantity(all, 'device')}`;
+  const rows = `Rows ${count(offset + 1)} to ${count(offset + shown)} of`;
+  return matching === all
+    ? `${rows} ${quantity(all, 'device')}`
+    : `${rows} ${count(matching)} that match, of ${quantity(all, 'device')}`;
 }

@@ -6,8 +6,17 @@ import { ago, count, loss, quantity } from '../shared/format.ts';
 import { RankChip } from '../shared/rank.tsx';
 import { ScrollRegion } from '../shared/scroll-region.tsx';
 import { BanAction, BanList } from './bans.tsx';
-import { PAGE_ROWS, rowsInWords, statesIn, totalOf, useClientPage } from './device-pages.ts';
-import { arrange, COLUMNS, type Column, clientLabel, type Sorting } from './device-table.ts';
+import { PAGE_ROWS, useClientPage } from './device-pages.ts';
+import {
+  arrange,
+  COLUMNS,
+  type Column,
+  clientLabel,
+  rowsInWords,
+  type Sorting,
+  statesIn,
+  totalOf,
+} from './device-table.ts';
 import { inviteLink } from './invite.tsx';
 import { snapshotAt } from './store.ts';
 

@@ -2,6 +2,7 @@
 import '../shared/no-eval.ts';
 import '../shared/base.css';
 import './admin.css';
+import './run.css';
 import { render } from 'preact';
 import { App } from './app.tsx';
 import { begin } from './store.ts';

@@ -122,7 +122,7 @@ function Totals({ state }: { state: TabState }) {
         <span class="plain" data-testid="totals">
           {line} · {bytes(totals.uploadBytes)} sent
         </span>{' '}
-        receipts <span aria-hidden="true">▾</span>
+        receipts
       </summary>
       <p class="small">
         The server has these updates on its disk and has signed for them. Each will be merged, or set aside with a

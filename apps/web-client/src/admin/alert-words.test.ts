@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { findingsInWords } from './alerts.tsx';
+import { findingsInWords } from './alert-words.ts';
 
 describe('what the last start found', () => {
   it('is counted by kind, in words', () => {
