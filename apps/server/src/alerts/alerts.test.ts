@@ -155,7 +155,8 @@ describe('a server', () => {
     }
     await admin.untilAlerts((kinds) => kinds.includes('non-finite-uploads'));
     for (const [i, { one, lease, factors }] of updates.entries()) {
-      if (i === 2) rmSync(join(folders.dataDir, 'runs', runId, 'starts'), { recursive: true });
+      const first = leases[0]?.start.sha256 ?? '';
+      if (i === 2) rmSync(join(folders.dataDir, 'blobs', first.slice(0, 2), first));
       await one.send(lease, writeFactors(factors.values()));
     }
     await admin.until(runId, ({ rounds }) => rounds.length === 1);

@@ -18,7 +18,7 @@ import { quarantine, quarantineOpposed } from '../merge/quarantine.ts';
 import { buildTree } from '../receipts/round-tree.ts';
 import { uploadFault } from '../store/check.ts';
 import type { RoundFile, UploadRecord } from '../store/run-store.ts';
-import { sparseStage, startKey, stateRankOf } from './grants.ts';
+import { sparseStage, stateRankOf } from './grants.ts';
 import {
   contributionOf,
   creditedLate,
@@ -307,10 +307,10 @@ function figuresOf(
 const compare = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
 
 function filesOf(context: RunContext, { receipt, begin, grant, sent, startVersion }: UploadRecord) {
-  const { uploads, blobs, store, definition } = context;
+  const { uploads, blobs, definition } = context;
   const sparse = sparseStage(definition.settings, startVersion);
-  const start = store.readStart(startVersion, startKey(sparse, grant));
-  if (start?.sha256 !== begin.startHash) {
+  // That these were the lease's was seen before the receipt.
+  if (!blobs.has(begin.startHash)) {
     throw new RangeError(`The start weights ${begin.startHash} of lease ${receipt.leaseId} are not on disk.`);
   }
   const paths = { path: uploads.path(receipt.sha256), startPath: blobs.path(begin.startHash) };
