@@ -11,6 +11,7 @@ program.trial(
   [
     { flags: '--kills <n>', help: 'how many kills', fallback: 100 },
     { flags: '--seed <n>', help: 'fixes the moments', fallback: 1 },
+    { flags: '--minutes <n>', help: 'how long it may take at most; kills that do not fit are a miss', fallback: 12 },
   ],
   kills,
 );

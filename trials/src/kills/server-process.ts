@@ -7,6 +7,8 @@ import { z } from 'zod';
 
 /** Longest a start may take before the trial gives up. */
 const START_MS = 60_000;
+/** Longest a stop may take; a server that is still there then is ended, and counted. */
+const STOP_MS = 30_000;
 
 const documentSchema = z.object({ url: z.string() });
 
@@ -27,6 +29,8 @@ export class ServerProcess {
   readonly startMs: number[] = [];
   /** Processes that a SIGKILL ended. */
   kills = 0;
+  /** Ends that nobody asked for, and stops that were no clean ones. */
+  readonly mishaps: string[] = [];
 
   constructor(dataDir: string, token: string) {
     this.#dataDir = dataDir;
@@ -61,6 +65,7 @@ export class ServerProcess {
       const timer = setTimeout(() => reject(new Error(`The server did not serve within ${START_MS} ms.`)), START_MS);
       child.once('exit', (code, signal) => {
         clearTimeout(timer);
+        if (this.#child === child) this.mishaps.push(`ended by itself (${code ?? signal})`);
         reject(new Error(`The server ended at its start (${code ?? signal}): ${text}`));
       });
       child.stdout?.setEncoding('utf8').on('data', (part: string) => {
@@ -89,7 +94,13 @@ export class ServerProcess {
     if (!child || child.exitCode !== null || child.signalCode !== null) return;
     const gone = once(child, 'exit');
     child.kill(signal);
-    const [, endedBy] = (await gone) as [number | null, NodeJS.Signals | null];
-    if (endedBy === 'SIGKILL') this.kills += 1;
+    const late = setTimeout(() => {
+      this.mishaps.push(`still there ${STOP_MS / 1000} s after ${signal}`);
+      child.kill('SIGKILL');
+    }, STOP_MS);
+    const [code, endedBy] = (await gone) as [number | null, NodeJS.Signals | null];
+    clearTimeout(late);
+    if (signal === 'SIGKILL' && endedBy === 'SIGKILL') this.kills += 1;
+    if (signal === 'SIGTERM' && code !== 0) this.mishaps.push(`ended with ${code ?? endedBy} when stopped`);
   }
 }

@@ -153,7 +153,9 @@ export class ScriptedVolunteer extends EventEmitter<VolunteerEvents> {
 
   async #round(): Promise<void> {
     const lease = await this.#lease();
-    const reply = await fetch(`${this.#url}${ROUTES.blob(lease.start.sha256)}`);
+    const reply = await fetch(`${this.#url}${ROUTES.blob(lease.start.sha256)}`, {
+      signal: AbortSignal.timeout(ANSWER_MS),
+    });
     const start = new Uint8Array(await reply.arrayBuffer());
     if (sha256(start) !== lease.start.sha256) throw new Error('the start weights are not what the lease says');
     const bytes = moved(start, 0.01, `${lease.startVersion}/${this.#name}`);

@@ -26,7 +26,8 @@ export interface IndexedRun {
     uploadRounds(): readonly number[];
     /** Ids of the leases that have a sidecar in the round, ascending. */
     uploadLeases(round: number): readonly string[];
-    readUploads(round: number): readonly Receipted[];
+    /** null when it is gone. */
+    readUpload(round: number, leaseId: string): Receipted | null;
   };
   /** All ended rounds with their held-out losses, oldest first. */
   records(): readonly RoundRecord[];

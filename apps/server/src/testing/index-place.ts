@@ -71,8 +71,10 @@ export function testRun(
         uploads(round)
           .map(({ leaseId }) => leaseId)
           .sort(),
-      readUploads: (round: number) =>
-        uploads(round).map((receipt) => ({ receipt, withdrawn: withdrawn.has(receipt.leaseId) ? AT : null })),
+      readUpload: (round: number, leaseId: string) => {
+        const receipt = uploads(round).find((each) => each.leaseId === leaseId);
+        return receipt ? { receipt, withdrawn: withdrawn.has(leaseId) ? AT : null } : null;
+      },
     },
     records: () => records,
   };
