@@ -7,6 +7,7 @@ describe('a server killed under its volunteers', () => {
     const failed = result.figures.filter(({ ok }) => !ok);
     expect(failed).toEqual([]);
     expect(result.figures.map(({ name }) => name)).toEqual([
+      'volunteers there before',
       'volunteers back',
       'all back after',
       'leases lost',
