@@ -72,7 +72,7 @@ async function patiently<T>(work: () => Promise<T>): Promise<T> {
 describe('a data folder', () => {
   it('of the first format goes on with its run in the middle of training', async () => {
     cpSync(FIRST_FORMAT, folders.dataDir, { recursive: true });
-    const { server, admin } = await start({ leaseMs: 1_000 });
+    const { server, admin } = await start({ leaseMs: 1_000, hiddenLeaseMs: 1_000 });
     expect((await admin.snapshot(ITS_RUN)).round).toMatchObject({
       round: 1,
       phase: 'training',
