@@ -12,7 +12,7 @@ let admin: TestAdmin;
 let runId: string;
 
 beforeAll(async () => {
-  server = await startServer(folders, { maxVolunteers: 310 });
+  server = await startServer(folders, { limits: { volunteers: 310 } });
   admin = new TestAdmin(server.url);
   ({ runId } = await admin.request('admin:create', { ...SETTINGS, goal: 1000, minimum: 3, selectionMs: 600_000 }));
   await admin.request('admin:start', { runId });

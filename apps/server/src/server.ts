@@ -5,37 +5,30 @@ import type { Server as HttpsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { join, resolve } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
-import { HEARTBEAT_MS, HIDDEN_LEASE_MS, LEASE_MS, MAX_MESSAGE_BYTES, NAMESPACES, ProtocolError } from '@weft/protocol';
+import { HEARTBEAT_MS, HIDDEN_LEASE_MS, LEASE_MS } from '@weft/protocol';
 import type { FastifyInstance } from 'fastify';
 import type { Logger } from 'pino';
-import { type Socket, Server as SocketServer } from 'socket.io';
-import type { AlertCenter } from './alerts/center.ts';
-import { type AlertOptions, openAlerts } from './alerts/start.ts';
+import { openAlerts } from './alerts/start.ts';
 import { Access } from './auth/access.ts';
 import { Bans } from './auth/bans.ts';
 import { Invites } from './auth/invites.ts';
 import { addressOf, LIMITS, type Limits, PeerLimits, trustOf } from './auth/limits.ts';
-import type { SessionTimes } from './auth/sessions.ts';
 import { ServerError, systemCode } from './errors.ts';
 import { createHttp } from './http/app.ts';
-import type { CertificateFiles } from './http/certificate.ts';
 import { Guard } from './http/guard.ts';
 import { Metrics } from './http/metrics.ts';
 import { Tls } from './http/tls.ts';
 import { createLogger } from './log.ts';
 import { WorkerMerger } from './merge/pool.ts';
+import type { ServerOptions } from './options.ts';
 import { openSigner } from './receipts/signer.ts';
 import { Gate } from './runs/gate.ts';
-import type { LiveRun } from './runs/live-run.ts';
 import { observers } from './runs/observer.ts';
 import { Registry } from './runs/registry.ts';
-import { serveAdmin, tellAdmins, tellOverview } from './sockets/admin.ts';
-import { BOUNDED_PARSER } from './sockets/parser.ts';
+import { openSockets } from './sockets/open.ts';
 import { DEFAULT_PACE, Pressure } from './sockets/pressure.ts';
-import { toProtocolError } from './sockets/serve.ts';
 import { SlowReaders } from './sockets/slow-readers.ts';
-import { Throttle } from './sockets/throttle.ts';
-import { type SocketDeps, serveVolunteer, tellVolunteers } from './sockets/volunteer.ts';
+import type { SocketDeps } from './sockets/volunteer.ts';
 import { removeTemporaries } from './store/check.ts';
 import { CheckReport } from './store/check-report.ts';
 import { History } from './store/database.ts';
@@ -46,54 +39,6 @@ import { lockFolder } from './store/lock.ts';
 import { openModelFolder } from './store/model-folder.ts';
 import { postgresPlace } from './store/postgres.ts';
 import { openTaskFolder } from './store/task-folder.ts';
-
-export interface ServerOptions extends AlertOptions {
-  /** Everything the server keeps. Made when missing; one server at a time. */
-  readonly dataDir: string;
-  /** Base model, Hugging Face layout. */
-  readonly modelDir: string;
-  /** One folder a task. */
-  readonly tasksDir: string;
-  /** The built pages. */
-  readonly pagesDir: string;
-  /** 0 takes any free port. */
-  readonly port: number;
-  readonly host: string;
-  /** Accepted as the admin's token besides the one the data folder keeps; with it, none is made. */
-  readonly adminToken?: string;
-  /** PostgreSQL that keeps the history index, `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`; else PGlite in the data folder. */
-  readonly databaseUrl?: string;
-  readonly logger?: Logger;
-  readonly leaseMs?: number;
-  readonly hiddenLeaseMs?: number;
-  readonly heartbeatMs?: number;
-  /** How long selection stays open for more than the goal. */
-  readonly selectionGraceMs?: number;
-  /** Pause between two rounds. */
-  readonly restMs?: number;
-  /** Child processes that merge. */
-  readonly mergeWorkers?: number;
-  /** Volunteers' sockets at a time; who comes beyond is told to come back later. Needs as many open files. */
-  readonly maxVolunteers?: number;
-  /** Uploads are refused when they would leave less than this free on the disk; 256 MB by default. */
-  readonly minFreeBytes?: number;
-  /** How long the bytes of an upload are kept after its round has ended; 24 h by default. Hash and sidecar stay for good. */
-  readonly uploadRetentionMs?: number;
-  /** How long closing waits for work that has come in; 10 s by default. */
-  readonly drainMs?: number;
-  /** What one address and one client may ask; what is left out keeps its default. */
-  readonly limits?: Partial<Limits>;
-  /** When sessions of the dashboard end. */
-  readonly sessionTimes?: Partial<SessionTimes>;
-  /** As browsers reach the server through a proxy, such as https://weft.example.org. */
-  readonly publicUrl?: string;
-  /** Origins besides the server's own whose pages may send requests. */
-  readonly allowOrigins?: readonly string[];
-  /** Proxies whose X-Forwarded-For is believed: addresses, networks, `loopback`, `linklocal`, `uniquelocal`. */
-  readonly trustProxy?: readonly string[];
-  /** Serve HTTPS: with the operator's own files, or `true` for a self-signed certificate kept in the data folder. */
-  readonly https?: true | CertificateFiles;
-}
 
 export interface RunningServer {
   readonly url: string;
@@ -107,18 +52,12 @@ export interface RunningServer {
   close(): Promise<void>;
 }
 
-const MOST_VOLUNTEERS = 15_000;
-/** Volunteers beyond the limit are told to come back after so many milliseconds, and up to twice as many. */
-const FULL_RETRY_MS = 15_000;
 /** Connections that wait to be accepted: thousands may come back in one second. The system's own limit may be lower. */
 const BACKLOG = 4_096;
-/** A connection that enters no namespace by then is closed, in milliseconds. */
-const ENTER_WITHIN_MS = 20_000;
 
 const TICK_MS = 200;
 /** A longer silence of the event loop was a sleep of the machine, which counts for nobody. */
 const LONGEST_TICK_MS = 5_000;
-const NOTICE_EVERY_MS = 500;
 const MIN_FREE_BYTES = 256e6;
 const UPLOAD_RETENTION_MS = 24 * 3_600_000;
 const SWEEP_EVERY_MS = 60_000;
@@ -204,6 +143,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
       disk,
       report,
       gate,
+      uploadLimits: { pendingBytes: limits.unfinishedBytes, perClient: limits.unfinishedUploads },
       timing: {
         leaseMs: options.leaseMs ?? LEASE_MS,
         hiddenLeaseMs: options.hiddenLeaseMs ?? HIDDEN_LEASE_MS,
@@ -224,7 +164,6 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
       await merger.close();
       await ended;
     });
-    metrics.measure({ registry, history, alerts, mergesWaiting: () => merger.waiting });
     alerts.watch.start();
     const meter = (run: () => string | undefined) =>
       metrics.meter(run, (runId, code) => alerts.watch.refused(runId, code));
@@ -233,6 +172,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     const slowReaders = new SlowReaders((unread) =>
       logger.warn({ unread }, 'a connection whose other side does not read was closed'),
     );
+    metrics.measure({ registry, history, alerts, mergesWaiting: () => merger.waiting, pressure, slowReaders });
     const app = await createHttp({
       metrics,
       registry,
@@ -260,8 +200,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
       pressure,
       slowReaders,
     };
-    const { maxVolunteers = MOST_VOLUNTEERS } = options;
-    const sockets = createSockets(app, deps, { guard, alerts: alerts.center, maxVolunteers });
+    const sockets = openSockets(app, deps, { guard, alerts: alerts.center, maxVolunteers: limits.volunteers });
     closers.push(() => sockets.close());
     const port = await listen(app, options.port, options.host);
     closers.push(startTicking(registry, monotonic));
@@ -334,103 +273,4 @@ function startSweeping(registry: Registry, retentionMs: number, logger: Logger):
     clearInterval(timer);
     return sweeping;
   };
-}
-
-/** WebSocket first or long polling, whichever a client's network lets through; both are always open. */
-function createSockets(
-  app: FastifyInstance,
-  deps: SocketDeps,
-  {
-    guard,
-    alerts,
-    maxVolunteers,
-  }: { readonly guard: Guard; readonly alerts: AlertCenter; readonly maxVolunteers: number },
-): { close(): Promise<void> } {
-  const { registry, logger, monotonic, slowReaders } = deps;
-  const io = new SocketServer(app.server, {
-    serveClient: false,
-    maxHttpBufferSize: MAX_MESSAGE_BYTES,
-    connectTimeout: ENTER_WITHIN_MS,
-    // A compressor a connection costs more memory than everything else of it; factors do not compress.
-    perMessageDeflate: false,
-    allowRequest: (request, answer) => {
-      const { host, origin } = request.headers;
-      try {
-        guard.checkHost({ host });
-        guard.checkOrigin({ host, origin });
-        answer(null, true);
-      } catch (error) {
-        answer(toProtocolError(error).message, false);
-      }
-    },
-    parser: BOUNDED_PARSER,
-  });
-  io.engine.on('connection', (connection: Socket['conn']) => slowReaders.watch(connection));
-  const volunteers = io.of(NAMESPACES.volunteer);
-  const admins = io.of(NAMESPACES.admin);
-  const onFailure = (error: unknown) => logger.error({ err: error }, 'a notice failed');
-  const throttle = new Throttle(NOTICE_EVERY_MS, onFailure);
-  const told = new Map<LiveRun, () => void>();
-  const tell = () => {
-    for (const run of registry.all()) {
-      if (told.has(run)) continue;
-      const stops = [
-        tellVolunteers(volunteers, run, throttle.later, { monotonic, onFailure }),
-        tellAdmins(admins, registry, run, throttle.later),
-      ];
-      told.set(run, () => {
-        for (const stop of stops) stop();
-      });
-    }
-  };
-  tell();
-  registry.onCreated(() => {
-    tell();
-    tellOverview(admins, registry, throttle.later);
-  });
-  for (const namespace of [volunteers, admins]) namespace.use(admitConnection(deps));
-  volunteers.use((_socket, next) => next(volunteers.sockets.size < maxVolunteers ? undefined : fullHouse()));
-  alerts.onNews(() => tellOverview(admins, registry, throttle.later));
-  volunteers.on('connection', (socket) => serveVolunteer(socket, deps));
-  admins.on('connection', (socket) => serveAdmin(socket, deps));
-  return {
-    async close() {
-      throttle.close();
-      for (const stop of told.values()) stop();
-      const closed = io.close();
-      // It waits for the HTTP server, which waits for connections that browsers keep open for more than a minute.
-      app.server.closeAllConnections();
-      await closed;
-    },
-  };
-}
-
-/** A refused socket's connection is closed after this many milliseconds, in which the refusal goes out. */
-const REFUSED_MS = 1_000;
-
-/** Counts an address's connections. The refusal reaches Socket.IO clients as `connect_error` with a WireError as `data`. */
-function admitConnection({ limits, addressOf: addressOfSocket }: SocketDeps) {
-  return (socket: Socket, next: (error?: Error & { data?: unknown }) => void): void => {
-    try {
-      const leave = limits.connected(addressOfSocket(socket));
-      socket.conn.once('close', leave);
-      next();
-    } catch (error) {
-      const told = toProtocolError(error);
-      next(Object.assign(new Error(told.message), { data: told.toWire() }));
-      setTimeout(() => socket.conn.close(), REFUSED_MS).unref();
-    }
-  };
-}
-
-/** Refusal of a connection to the namespace: Socket.IO passes `data` on to the client. */
-function fullHouse(): Error {
-  const refusal = new ProtocolError(
-    'overloaded',
-    'As many volunteers are connected as this server takes; come back later.',
-    {
-      retryAfterMs: Math.round(FULL_RETRY_MS * (1 + Math.random())),
-    },
-  );
-  return Object.assign(new Error(refusal.message), { data: refusal.toWire() });
 }

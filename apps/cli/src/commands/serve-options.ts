@@ -21,7 +21,7 @@ const names = Object.keys(LIMITS) as (keyof Limits)[];
 function limit(text: string, before: Partial<Limits> = {}): Partial<Limits> {
   const [name = '', value = '', ...rest] = text.split('=');
   const known = names.find((each) => each === name);
-  if (!known || rest.length > 0 || !/^\d{1,9}$/.test(value) || Number(value) === 0) {
+  if (!known || rest.length > 0 || !/^\d{1,15}$/.test(value) || Number(value) === 0) {
     throw new UsageError(
       `--limit takes NAME=N with a whole N above 0 and NAME one of ${names.join(', ')}; not "${text}".`,
     );

@@ -1,4 +1,4 @@
-// How much one address, and one client, may ask of the server. The address is the peer's own, or what a trusted proxy says
+// How much one address, one client and all of them together may ask of the server. The address is the peer's own, or what a trusted proxy says
 // it is; an IPv6 network of 64 bits, which is what one household has, is one address.
 import type { IncomingMessage } from 'node:http';
 import { isIPv6 } from 'node:net';
@@ -19,6 +19,12 @@ export interface Limits {
   readonly joins: number;
   /** Failed sign-ins of one address a minute, and of one account from all addresses. */
   readonly signIns: number;
+  /** Sockets of volunteers, from everywhere; needs as many open files. */
+  readonly volunteers: number;
+  /** Bytes announced by all unfinished uploads together. */
+  readonly unfinishedBytes: number;
+  /** Unfinished uploads of one client; a further one takes the place of the oldest. */
+  readonly unfinishedUploads: number;
 }
 
 /** Room for a lecture hall behind one address; far from what would hurt the others. */
@@ -28,6 +34,9 @@ export const LIMITS: Limits = {
   requests: 6_000,
   joins: 120,
   signIns: SIGN_IN_RULES.failuresPerAddress,
+  volunteers: 15_000,
+  unfinishedBytes: 32 * 1024 ** 3,
+  unfinishedUploads: 4,
 };
 
 /** Tells whether `address`, `hop` proxies away, may name the address before it. */

@@ -7,6 +7,8 @@ import { countLeases } from '../coordinator/derive.ts';
 import type { RunEvents } from '../runs/events.ts';
 import type { RunObserver } from '../runs/observer.ts';
 import type { Registry } from '../runs/registry.ts';
+import type { Pressure } from '../sockets/pressure.ts';
+import type { SlowReaders } from '../sockets/slow-readers.ts';
 import type { History } from '../store/database.ts';
 
 /** Counts the answers to one volunteer's messages. */
@@ -22,6 +24,8 @@ export interface Measured {
   readonly alerts: Alerts;
   /** Jobs that wait for a merge process. */
   readonly mergesWaiting: () => number;
+  readonly pressure: Pressure;
+  readonly slowReaders: SlowReaders;
 }
 
 const PHASES = ['idle', 'selecting', 'training', 'merging', 'committed', 'abandoned'] as const;
@@ -108,7 +112,7 @@ export class Metrics implements Pick<RunObserver, 'event'> {
   }
 
   /** Adds what is counted when asked. Once. */
-  measure({ registry, history, alerts, mergesWaiting }: Measured): void {
+  measure({ registry, history, alerts, mergesWaiting, pressure, slowReaders }: Measured): void {
     const { center, watch, webhook } = alerts;
     const gauge = (name: string, help: string, labelNames: string[], collect: (gauge: Gauge) => void) =>
       new Gauge({
@@ -150,6 +154,15 @@ export class Metrics implements Pick<RunObserver, 'event'> {
       made.set({ queue: 'merge' }, mergesWaiting());
       made.set({ queue: 'webhook' }, webhook?.waiting ?? 0);
     });
+    gauge('weft_admissions_per_second', 'Newcomers the server takes a second at present, at most.', [], (made) =>
+      made.set(pressure.pace.perSecond),
+    );
+    gauge('weft_newcomers_told_to_wait', 'Newcomers told to come back later, since the start.', [], (made) =>
+      made.set(pressure.pace.turnedAway),
+    );
+    gauge('weft_slow_readers_closed', 'Connections closed because their other side did not read.', [], (made) =>
+      made.set(slowReaders.closed),
+    );
     gauge('weft_index_up', '1 while the history index can be written, or has not been needed yet.', [], (made) =>
       made.set(history.problem === null ? 1 : 0),
     );

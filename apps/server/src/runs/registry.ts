@@ -17,7 +17,7 @@ import type { Logger } from 'pino';
 import type { Bans } from '../auth/bans.ts';
 import { initialState } from '../coordinator/machine.ts';
 import { ServerError } from '../errors.ts';
-import { PartialUploads } from '../ingest/partial.ts';
+import { DEFAULT_UPLOAD_LIMITS, PartialUploads, type UploadLimits } from '../ingest/partial.ts';
 import type { Merger } from '../merge/merger.ts';
 import type { Signer } from '../receipts/signer.ts';
 import { BlobFolder } from '../store/blobs.ts';
@@ -44,6 +44,7 @@ export interface RegistryOptions {
   readonly disk: DiskSpace;
   readonly report: CheckReport;
   readonly gate: Gate;
+  readonly uploadLimits: Partial<UploadLimits>;
   readonly observer: RunObserver;
   /** What is wrong now. */
   readonly alerts: () => readonly Alert[];
@@ -68,13 +69,13 @@ export class Registry {
   readonly files: ReadonlyMap<string, ServedFile>;
 
   constructor(options: RegistryOptions) {
-    const { dataDir, model, tasks } = options;
+    const { dataDir, model, tasks, uploadLimits } = options;
     this.#options = options;
     this.#folder = join(dataDir, 'runs');
     this.blobs = new BlobFolder(join(dataDir, 'blobs'));
     this.#uploads = new BlobFolder(join(dataDir, 'uploads'));
     this.globals = new BlobFolder(join(dataDir, 'globals'));
-    this.#partials = new PartialUploads(join(dataDir, 'partial'));
+    this.#partials = new PartialUploads(join(dataDir, 'partial'), { ...DEFAULT_UPLOAD_LIMITS, ...uploadLimits });
     const files = [...model.files, ...[...tasks.values()].flatMap((task) => task.files)];
     this.files = new Map(files.map((file) => [file.entry.sha256, file]));
   }
