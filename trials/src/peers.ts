@@ -1,10 +1,8 @@
-// The two peers of a server, as plain sockets that speak the protocol and nothing more: a volunteer that can be told to send
-// anything, and an admin. Not the session that tabs run (packages/volunteer), which could not misbehave.
+// A peer as a plain socket that speaks the protocol and nothing more: a volunteer that can be told to send anything. Not the
+// session that tabs run (packages/volunteer), which could not misbehave. The operator is admin.ts.
 import { createHash, generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
 import {
   type Ack,
-  ADMIN_REQUESTS,
-  type AdminRequests,
   ackSchema,
   CHUNK_BYTES,
   type JoinReply,
@@ -17,15 +15,13 @@ import {
   publicKeySchema,
   type Receipt,
   ROUTES,
-  type RunSnapshot,
   type UploadBegin,
   VOLUNTEER_NOTICES,
   VOLUNTEER_REQUESTS,
   type VolunteerRequests,
 } from '@weft/protocol';
-import { io, type Socket } from 'socket.io-client';
+import { io, type ManagerOptions, type Socket, type SocketOptions } from 'socket.io-client';
 import type { z } from 'zod';
-import { ADMIN_TOKEN } from './server-process.ts';
 
 export const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
 
@@ -34,8 +30,8 @@ const ACK_MS = 60_000;
 export class Peer {
   readonly socket: Socket;
 
-  constructor(address: string, auth: Record<string, unknown> = {}) {
-    this.socket = io(address, { transports: ['websocket'], forceNew: true, auth });
+  constructor(address: string, options: Partial<ManagerOptions & SocketOptions> = {}) {
+    this.socket = io(address, { transports: ['websocket'], forceNew: true, ...options });
   }
 
   /** Sends anything; the raw acknowledgement. */
@@ -201,31 +197,4 @@ export async function sendUpload(peer: Peer, begin: UploadBegin, bytes: Uint8Arr
     await inFlight.shift();
   }
   return ask('upload:commit', { leaseId, sha256: hash });
-}
-
-export class Admin extends Peer {
-  constructor(url: string) {
-    super(`${url}${NAMESPACES.admin}`, { protocolVersion: PROTOCOL_VERSION, token: ADMIN_TOKEN });
-  }
-
-  async request<E extends keyof AdminRequests>(
-    event: E,
-    payload: z.input<AdminRequests[E]['payload']>,
-  ): Promise<z.output<AdminRequests[E]['reply']>> {
-    const ack = ackSchema(ADMIN_REQUESTS[event].reply).parse(await this.raw(event, payload));
-    if (!ack.ok) throw ProtocolError.fromWire(ack.error);
-    return ack.value as z.output<AdminRequests[E]['reply']>;
-  }
-
-  /** Asks for the run until `wanted` holds. */
-  async until(runId: string, wanted: (snapshot: RunSnapshot) => boolean, ms = 60_000): Promise<RunSnapshot> {
-    const deadline = performance.now() + ms;
-    for (;;) {
-      const snapshot = await this.request('admin:watch', { runId });
-      if (wanted(snapshot)) return snapshot;
-      if (performance.now() > deadline)
-        throw new Error(`Run ${runId} did not come so far in ${ms / 1000} s: ${JSON.stringify(snapshot.round)}`);
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
-  }
 }

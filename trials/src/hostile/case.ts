@@ -1,7 +1,8 @@
 // One hostile thing a peer can do, and what must come of it. A case tells what it saw in a word: the code of a typed error, or
 // for what no error can be sent to, that the line was closed or the frame ignored.
 import { type Lease, ProtocolError } from '@weft/protocol';
-import type { Admin, Peer, Volunteer } from '../peers.ts';
+import type { Admin } from '../admin.ts';
+import type { Peer, Volunteer } from '../peers.ts';
 
 /** A running server as the cases find it. */
 export interface Scene {

@@ -325,7 +325,7 @@ function* adminCases(): Generator<HostileCase> {
         name: `${event} with ${name}`,
         expected: [code, 'unauthorised'],
         run: async ({ url, runId }) => {
-          const peer = new Peer(`${url}${NAMESPACES.admin}`, auth);
+          const peer = new Peer(`${url}${NAMESPACES.admin}`, { auth });
           try {
             return await asked(peer, event, { runId });
           } finally {

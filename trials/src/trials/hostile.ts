@@ -3,6 +3,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Admin } from '../admin.ts';
 import type { Trial } from '../figure.ts';
 import { Helper } from '../helper.ts';
 import type { HostileCase, Outcome, Scene } from '../hostile/case.ts';
@@ -11,7 +12,7 @@ import type { HonestAnswer, HonestOrder, Times } from '../hostile/honest.ts';
 import { messageCases } from '../hostile/messages.ts';
 import { requestCases } from '../hostile/requests.ts';
 import { uploadCases } from '../hostile/uploads.ts';
-import { Admin, Volunteer } from '../peers.ts';
+import { Volunteer } from '../peers.ts';
 import { makeIndex, ServerProcess } from '../server-process.ts';
 
 export interface HostileOptions {

@@ -7,12 +7,12 @@ import { createReadStream, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFi
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Receipt } from '@weft/protocol';
+import { Admin } from '../admin.ts';
 import { forkBuilt, nextMessage } from '../child.ts';
 import { assetPath, weftPath } from '../entry.ts';
 import type { Trial } from '../figure.ts';
 import { Helper } from '../helper.ts';
 import type { Answer, Order } from '../ingest/clients.ts';
-import { Admin } from '../peers.ts';
 import { makeIndex, processorMs, ServerProcess } from '../server-process.ts';
 
 export interface IngestOptions {

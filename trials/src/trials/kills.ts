@@ -6,12 +6,11 @@ import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { type Receipt, type RunSettingsInput, receiptSchema } from '@weft/protocol';
 import { z } from 'zod';
+import { Admin } from '../admin.ts';
 import type { Figure, Trial } from '../figure.ts';
-import { ScriptedAdmin } from '../kills/admin.ts';
-import { ServerProcess } from '../kills/server-process.ts';
+import { RestartedServer } from '../kills/restarted-server.ts';
 import { ScriptedVolunteer, sha256 } from '../kills/volunteer.ts';
 
-const TOKEN = 'a token for a trial on loopback';
 const RANKS = [1, 2, 4, 8];
 const MOMENTS = ['chunk', 'commit', 'merge', 'start-up', 'any'] as const;
 type Moment = (typeof MOMENTS)[number];
@@ -54,25 +53,25 @@ function randomBy(seed: number): () => number {
 /** A run with its server, its volunteers and its operator. */
 class House {
   readonly dataDir: string;
-  readonly server: ServerProcess;
+  readonly server: RestartedServer;
   readonly volunteers: ScriptedVolunteer[] = [];
-  #admin: ScriptedAdmin | null = null;
+  #admin: Admin | null = null;
   #running: Promise<void>[] = [];
   runId = '';
 
   constructor(root: string, name: string) {
     this.dataDir = join(root, name);
-    this.server = new ServerProcess(this.dataDir, TOKEN);
+    this.server = new RestartedServer(this.dataDir);
   }
 
-  get admin(): ScriptedAdmin {
+  get admin(): Admin {
     if (!this.#admin) throw new Error('the house is not open');
     return this.#admin;
   }
 
   async open(rounds: number): Promise<void> {
     await this.server.start();
-    this.#admin = new ScriptedAdmin(this.server.url, TOKEN);
+    this.#admin = new Admin(this.server.url);
     ({ runId: this.runId } = await this.admin.request('admin:create', settingsOf(rounds)));
     await this.admin.request('admin:start', { runId: this.runId });
     for (const [i, rank] of RANKS.entries()) {

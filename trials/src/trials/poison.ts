@@ -5,9 +5,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { readSafetensors, toFloat32 } from '@weft/formats';
 import { type Lease, ROUTES, type RoundRecord, type RunSettingsInput } from '@weft/protocol';
+import { Admin } from '../admin.ts';
 import type { Figure, Trial } from '../figure.ts';
 import { told } from '../hostile/case.ts';
-import { Admin, Volunteer } from '../peers.ts';
+import { Volunteer } from '../peers.ts';
 import { ADMIN_TOKEN, ServerProcess } from '../server-process.ts';
 
 export interface PoisonOptions {

@@ -1,9 +1,10 @@
-// `weft serve` as a process of its own, started, killed and started again over one data folder and one port.
+// One server over many processes, as a killed one is to its clients: `weft serve` started, killed and started again over one
+// data folder and one port.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
-import { dirname, join } from 'node:path';
 import { z } from 'zod';
+import { weftPath } from '../entry.ts';
+import { ADMIN_TOKEN } from '../server-process.ts';
 
 /** Longest a start may take before the trial gives up. */
 const START_MS = 60_000;
@@ -12,17 +13,8 @@ const STOP_MS = 30_000;
 
 const documentSchema = z.object({ url: z.string() });
 
-/** The checkout this file lies in, built or not. */
-export function checkout(): string {
-  for (let folder = import.meta.dirname; dirname(folder) !== folder; folder = dirname(folder)) {
-    if (existsSync(join(folder, 'scripts', 'weft.mjs'))) return folder;
-  }
-  throw new Error(`${import.meta.dirname} is in no checkout of Weft.`);
-}
-
-export class ServerProcess {
+export class RestartedServer {
   readonly #dataDir: string;
-  readonly #token: string;
   #child: ChildProcess | null = null;
   #port = 0;
   /** Milliseconds from each spawn to the document on stdout, which is printed once the port is open. */
@@ -32,9 +24,8 @@ export class ServerProcess {
   /** Ends that nobody asked for, and stops that were no clean ones. */
   readonly mishaps: string[] = [];
 
-  constructor(dataDir: string, token: string) {
+  constructor(dataDir: string) {
     this.#dataDir = dataDir;
-    this.#token = token;
   }
 
   get url(): string {
@@ -43,13 +34,12 @@ export class ServerProcess {
 
   /** Spawns the server and does not wait for it. */
   spawn(): ChildProcess {
-    const weft = join(checkout(), 'apps', 'cli', 'dist', 'weft.js');
     const child = spawn(
       process.execPath,
-      [weft, 'serve', '--json', '--data-dir', this.#dataDir, '--port', String(this.#port), '--min-free', '0'],
+      [weftPath(), 'serve', '--json', '--data-dir', this.#dataDir, '--port', String(this.#port), '--min-free', '0'],
       {
         stdio: ['ignore', 'pipe', 'inherit'],
-        env: { ...process.env, WEFT_ADMIN_TOKEN: this.#token, WEFT_LOG_LEVEL: process.env.WEFT_LOG_LEVEL ?? 'fatal' },
+        env: { ...process.env, WEFT_ADMIN_TOKEN: ADMIN_TOKEN, WEFT_LOG_LEVEL: process.env.WEFT_LOG_LEVEL ?? 'fatal' },
       },
     );
     this.#child = child;
