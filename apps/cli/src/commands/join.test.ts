@@ -1,20 +1,17 @@
 // `weft join` against the real server with the real trainer: three volunteers of three ranks and an evaluator in one
 // process, on a tiny real model; then how it stops, and how it fails.
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { RunSettingsInput, RunSnapshot } from '@weft/protocol';
-import { createServer, type RunningServer } from '@weft/server';
-import { pino } from 'pino';
+import type { RunningServer } from '@weft/server';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { AdminClient } from '../admin-client.ts';
 import type { Io } from '../command.ts';
 import { createProgram, run as runProgram } from '../program.ts';
+import { startTestServer, TOKEN } from '../testing/server.ts';
 import { evaluate, type JoinOptions, registerJoin, volunteer } from './join.ts';
 
-const asset = (path: string): string => fileURLToPath(new URL(`../../../../assets/${path}`, import.meta.url));
-const TOKEN = 'a token for tests';
 const SETTINGS: RunSettingsInput = {
   name: 'Join',
   purpose: 'Test weft join.',
@@ -70,23 +67,7 @@ let admin: AdminClient;
 
 beforeAll(async () => {
   root = mkdtempSync(join(tmpdir(), 'weft-join-'));
-  const pagesDir = join(root, 'pages');
-  mkdirSync(pagesDir);
-  for (const page of ['index.html', 'admin.html']) writeFileSync(join(pagesDir, page), '<!doctype html>');
-  server = await createServer({
-    dataDir: join(root, 'data'),
-    modelDir: asset('models/stories260K'),
-    tasksDir: asset('tasks/natural-instructions'),
-    pagesDir,
-    port: 0,
-    host: '127.0.0.1',
-    adminToken: TOKEN,
-    logger: pino({ level: 'error' }),
-    selectionGraceMs: 200,
-    restMs: 100,
-    mergeWorkers: 1,
-    ...(process.env.WEFT_TEST_DATABASE_URL ? { databaseUrl: process.env.WEFT_TEST_DATABASE_URL } : {}),
-  });
+  server = await startTestServer(root, { restMs: 100 });
   admin = await AdminClient.connect(server.url, TOKEN);
 });
 

@@ -1,17 +1,14 @@
 // `weft load` from outside: its processes against a server in this one, honest volunteers beside every kind of misbehaviour.
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { createServer, type RunningServer } from '@weft/server';
+import type { RunningServer } from '@weft/server';
 import { pino } from 'pino';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { AdminClient } from '../admin-client.ts';
+import { startTestServer, TOKEN } from '../testing/server.ts';
 import { commandLine } from '../testing.ts';
 import { registerLoad } from './load.ts';
-
-const asset = (path: string): string => fileURLToPath(new URL(`../../../../assets/${path}`, import.meta.url));
-const TOKEN = 'a token for tests';
 
 const { document, failure } = commandLine(registerLoad);
 let root: string;
@@ -20,22 +17,7 @@ let admin: AdminClient;
 
 beforeAll(async () => {
   root = mkdtempSync(join(tmpdir(), 'weft-load-'));
-  const pagesDir = join(root, 'pages');
-  mkdirSync(pagesDir);
-  for (const page of ['index.html', 'admin.html']) writeFileSync(join(pagesDir, page), '<!doctype html>');
-  server = await createServer({
-    dataDir: join(root, 'data'),
-    modelDir: asset('models/stories260K'),
-    tasksDir: asset('tasks/natural-instructions'),
-    pagesDir,
-    port: 0,
-    host: '127.0.0.1',
-    adminToken: TOKEN,
-    selectionGraceMs: 200,
-    restMs: 50,
-    mergeWorkers: 1,
-    logger: pino({ level: 'silent' }),
-  });
+  server = await startTestServer(root, { logger: pino({ level: 'silent' }) });
   admin = await AdminClient.connect(server.url, TOKEN);
 });
 afterAll(async () => {

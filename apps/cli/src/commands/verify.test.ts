@@ -1,14 +1,12 @@
 // `weft verify`, `weft withdraw` and `weft forget` against a real server: the session's own receipts, with keys and receipts of state
 // folders, checked with the server and without it, true and tampered with. Only the GPU is missing: updates are drawn at random.
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { readSafetensors, toFloat32, writeSafetensors } from '@weft/formats';
 import { type KeptReceipt, NAMESPACES, type RunView } from '@weft/protocol';
-import { createServer, type RunningServer } from '@weft/server';
+import type { RunningServer } from '@weft/server';
 import { httpDownloads, socketTransport, systemClock, type Trainer, VolunteerSession } from '@weft/volunteer';
-import { pino } from 'pino';
 import { io } from 'socket.io-client';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { AdminClient } from '../admin-client.ts';
@@ -17,12 +15,11 @@ import { keyFile } from '../node-volunteer/keys.ts';
 import { CLIENT } from '../node-volunteer/ports.ts';
 import { keepReceipt, receiptFile } from '../node-volunteer/receipt-folder.ts';
 import { openStateFolder } from '../node-volunteer/state-folder.ts';
+import { startTestServer, TOKEN } from '../testing/server.ts';
 import { commandLine } from '../testing.ts';
 import { registerForget, registerWithdraw } from './rights.ts';
 import { registerVerify } from './verify.ts';
 
-const asset = (path: string): string => fileURLToPath(new URL(`../../../../assets/${path}`, import.meta.url));
-const TOKEN = 'a token for tests';
 const LIMITS = { maxMemoryBytes: null, maxRank: null, maxUploadBytes: null };
 
 const weft = commandLine(registerVerify, registerWithdraw, registerForget);
@@ -100,22 +97,7 @@ async function deliver(name: string, may: Promise<unknown> = Promise.resolve()):
 
 beforeAll(async () => {
   root = mkdtempSync(join(tmpdir(), 'weft-verify-'));
-  const pagesDir = join(root, 'pages');
-  mkdirSync(pagesDir);
-  for (const page of ['index.html', 'admin.html']) writeFileSync(join(pagesDir, page), '<!doctype html>');
-  server = await createServer({
-    dataDir: join(root, 'data'),
-    modelDir: asset('models/stories260K'),
-    tasksDir: asset('tasks/natural-instructions'),
-    pagesDir,
-    port: 0,
-    host: '127.0.0.1',
-    adminToken: TOKEN,
-    selectionGraceMs: 100,
-    restMs: 50,
-    mergeWorkers: 1,
-    logger: pino({ level: 'error' }),
-  });
+  server = await startTestServer(root, { selectionGraceMs: 100 });
   admin = await AdminClient.connect(server.url, TOKEN);
   run = await admin.request('admin:create', {
     name: 'Verify',
